@@ -1,0 +1,70 @@
+# Needs python3 (3.11 or later, with venv), make and git; everything else is fetched into .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+OUT ?= results
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BENCHMARKS := $(filter-out benchmarks/reference_patients.py,$(wildcard benchmarks/*.py))
+export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
+
+.PHONY: help setup demo test long check format bench notebooks reference wheel lock clean
+
+help: ## list these commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## make .venv with the locked versions
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## a virtual patient, from acquisition to forecast, in results/demo
+	$(BIN)/mrphys demo --out $(OUT)/demo
+
+test: setup ## every test in float64, then the numerical core in float32
+	$(BIN)/pytest -n $(WORKERS) -q
+	MRPHYS_TEST_DTYPE=float32 $(BIN)/pytest -n $(WORKERS) -q -m "core and not long" tests
+
+long: setup ## the tests that take minutes, such as the coverage of calibration intervals
+	$(BIN)/pytest -q -m long tests
+
+check: setup ## lint, formatting, types, architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pytest -q tests/test_architecture.py
+
+format: setup ## format the code, mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## every benchmark: speed and accuracy on this machine
+	@set -e; for script in $(BENCHMARKS); do echo $$script; $(BIN)/python $$script; done
+
+notebooks: setup ## run every notebook script at its small size
+	@set -e; for script in $(wildcard notebooks/*.py); do \
+	  echo $$script; MPLBACKEND=Agg MRPHYS_SMALL=1 $(BIN)/python $$script; done
+
+reference: setup ## patient folders from the reference data, when they are there
+	$(BIN)/python benchmarks/reference_patients.py
+
+wheel: setup ## one wheel with the three packages, in dist/
+	$(BIN)/python -m build --wheel --no-isolation
+
+lock: ## resolve the newest versions pyproject.toml allows into requirements.lock
+	rm -rf .cache/lock
+	$(PYTHON) -m venv .cache/lock
+	.cache/lock/bin/pip install --quiet --upgrade pip
+	.cache/lock/bin/pip install --quiet --upgrade ".[dev]"
+	echo "# Resolved by 'make lock' from pyproject.toml, with the dev extra." > requirements.lock
+	.cache/lock/bin/pip freeze --all --exclude pip --exclude mrphys >> requirements.lock
+	rm -rf .cache/lock
+
+clean: ## remove what was built, downloaded or cached here; results stay
+	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

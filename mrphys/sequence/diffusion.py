@@ -1,0 +1,85 @@
+"""Diffusion weighting: spin-echo echo-planar imaging at several b-values."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Complex, Float
+
+from mrphys.errors import InputError, Problem
+from mrphys.sequence.base import Sequence
+from mrphys.tissue import Tissue
+from mrphys.units import check_b_value_s_per_mm2, check_range, check_time_s
+
+
+class DiffusionWeighted(Sequence):
+    """Spin-echo EPI with monoexponential diffusion weighting; build it by `diffusion_weighted`.
+
+        S_i = M sin(α) sin²(β/2) exp(-TE/T2) exp(-b_i ADC),    α = b1 π/2,  β = b1 π
+
+    with M the longitudinal magnetisation in the steady state of excitation α and crushed
+    refocusing β, transverse magnetisation having decayed before the next excitation (TR >> T2):
+
+        M = m0 (1 - E_r + E_r (1 - E_h) cos β) / (1 - E_r E_h cos α cos β)
+        E_h = exp(-TE / 2 T1),  E_r = exp(-(TR - TE/2) / T1)
+
+    At b1 = 1 this is m0 (1 - 2 exp(-(TR - TE/2)/T1) + exp(-TR/T1)), the saturation recovery of a
+    spin echo. The echo refocuses b0; its phase is taken as zero. Diffusion is one direction or
+    a trace weighting, without perfusion or kurtosis: b of about 100 to 1500 s/mm² in brain.
+
+    Source: Stejskal, Tanner 1965, doi 10.1063/1.1695690; Le Bihan et al. 1986,
+    doi 10.1148/radiology.161.2.3763909.
+    """
+
+    b_s_per_mm2: Float[Array, " readouts"]
+    te_s: Float[Array, ""]
+    tr_s: Float[Array, ""]
+    averages: Float[Array, " readouts"]
+
+    def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
+        half_echo = jnp.exp(-self.te_s / (2 * tissue.t1_s))
+        recovery = jnp.exp(-(self.tr_s - self.te_s / 2) / tissue.t1_s)
+        excite, refocus = tissue.b1 * jnp.pi / 2, tissue.b1 * jnp.pi
+        longitudinal = (1 - recovery + recovery * (1 - half_echo) * jnp.cos(refocus)) / (
+            1 - recovery * half_echo * jnp.cos(excite) * jnp.cos(refocus)
+        )
+        echo = jnp.sin(excite) * jnp.sin(refocus / 2) ** 2 * jnp.exp(-self.te_s / tissue.t2_s)
+        attenuation = jnp.exp(-jnp.multiply.outer(tissue.adc_mm2_per_s, self.b_s_per_mm2))
+        signal = (tissue.m0 * longitudinal * echo)[..., None] * attenuation
+        return jax.lax.complex(signal, jnp.zeros_like(signal))
+
+    @property
+    def scan_time_s(self) -> Float[Array, ""]:
+        """TR times the sum of averages."""
+        return self.tr_s * jnp.sum(self.averages)
+
+
+def diffusion_weighted(
+    b_s_per_mm2: ArrayLike | list,
+    te_s: ArrayLike,
+    tr_s: ArrayLike = 8.0,
+    averages: ArrayLike | list = 1.0,
+) -> DiffusionWeighted:
+    """A diffusion-weighted spin-echo EPI acquisition, one readout for each b-value.
+
+    b_s_per_mm2  diffusion weightings, 0 to 20000 s/mm²
+    te_s, tr_s   echo and repetition time, TE <= TR
+    averages     how often each b-value is acquired, one number or one for each; need not be whole
+
+    Differentiable in all four. Raises InputError for values outside their range or b-values and
+    averages of different length.
+
+    >>> theta = diffusion_weighted([0, 1000], te_s=0.08, averages=[1, 3])
+    >>> float(theta.scan_time_s)
+    32.0
+    """
+    b, repeats = jnp.asarray(b_s_per_mm2, float), jnp.asarray(averages, float)
+    where = "diffusion_weighted"
+    if b.ndim != 1 or repeats.shape not in ((), b.shape):
+        found = f"b-values of shape {b.shape} and averages of shape {repeats.shape}"
+        raise InputError(Problem(where, found, "a list of b-values; averages, one or one for each"))
+    check_b_value_s_per_mm2(f"{where}: b_s_per_mm2", b)
+    check_range(f"{where}: averages", repeats, 0.01, float("inf"), "averages")
+    te, tr = jnp.asarray(te_s, float), jnp.asarray(tr_s, float)
+    check_time_s(f"{where}: te_s", te, high=1.0)
+    check_time_s(f"{where}: tr_s", tr, high=60.0)
+    check_time_s(f"{where}: tr_s - te_s", tr - te, high=60.0)
+    return DiffusionWeighted(b, te, tr, jnp.broadcast_to(repeats, b.shape))

@@ -1,0 +1,110 @@
+"""Where a patient's tumour is modelled: the tissue around it, cut out of the images' grid."""
+
+import math
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy import ndimage
+
+from mrphys.errors import InputError, Problem
+from mrphys.volume import Volume
+from oncology.cohort import Patient, Visit
+from oncology.growth import ReactionDiffusion
+
+
+class Crop(eqx.Module):
+    """A box of a larger grid."""
+
+    box: tuple[tuple[int, int], ...] = eqx.field(static=True)
+    full_shape: tuple[int, int, int] = eqx.field(static=True)
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """The box as indices of the larger grid."""
+        return tuple(slice(start, stop) for start, stop in self.box)
+
+    def cut(self, volume: Volume) -> np.ndarray:
+        """The box of an image on the larger grid."""
+        return np.asarray(volume.data)[self.slices]
+
+    def paste(self, field: Float[Array, "x y z"] | np.ndarray) -> np.ndarray:
+        """The field on the larger grid, zero outside the box."""
+        full = np.zeros(self.full_shape, np.asarray(field).dtype)
+        full[self.slices] = np.asarray(field)
+        return full
+
+
+def reach_mm(
+    days: float, diffusivity_mm2_per_day: float, growth_rate_per_day: float, least: float = 1e-3
+) -> float:
+    r"""How far beyond the tumour's edge density can exceed `least` after `days`.
+
+    By comparison with linear growth, u <= exp(kt) P(a cell diffuses that far), and along any
+    axis the latter is at most 2 exp(-d² / 4Dt): d = √(4 D t (k t + ln(2 / least))). The front
+    itself, at 2 √(D k) t, is always inside (Fife 1979, doi:10.1007/978-3-642-93111-6, ch. 4).
+    """
+    growth = growth_rate_per_day * days + math.log(2 / least)
+    return math.sqrt(4 * diffusivity_mm2_per_day * days * max(growth, 0.0))
+
+
+def crop_around(visits: Sequence[Visit], margin_mm: float) -> Crop:
+    """The box holding every visit's tumour and `margin_mm` on all sides, within the grid.
+
+    Raises InputError when no visit has tumour.
+    """
+    masks = [np.asarray(visit.tumor.data) for visit in visits if not visit.planned]
+    union = np.logical_or.reduce(masks) if masks else np.zeros((1, 1, 1), bool)
+    if not union.any():
+        raise InputError(Problem("crop_around", "no tumour at any visit", "a drawn tumour"))
+    spacing = next(v.tumor.spacing_mm for v in visits if not v.planned)
+    box = []
+    for axis, (n, step) in enumerate(zip(union.shape, spacing, strict=True)):
+        along = np.flatnonzero(union.any(axis=tuple(a for a in range(3) if a != axis)))
+        margin = math.ceil(margin_mm / step)
+        box.append((max(int(along[0]) - margin, 0), min(int(along[-1]) + margin + 1, n)))
+    return Crop(tuple(box), union.shape)
+
+
+def habitable_tissue(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -> np.ndarray:
+    """Where cells can live: the tissue mask, or brain where tissue probabilities say so, or, with
+    neither, anywhere; and wherever tumour was seen at the visits `seen` (all, unless given)."""
+    tissue = patient.earliest("tissue")
+    white, grey = patient.earliest("white_matter"), patient.earliest("grey_matter")
+    if tissue is not None:
+        habitable = crop.cut(tissue) > 0.5
+    elif white is not None and grey is not None:
+        habitable = crop.cut(white) + crop.cut(grey) > 0.25
+    else:
+        return np.ones([stop - start for start, stop in crop.box], bool)
+    seen = seen or patient.scanned
+    for visit in seen:
+        habitable = habitable | crop.cut(visit.tumor)
+    labels = np.empty(habitable.shape, np.int32)
+    if ndimage.label(habitable, output=labels) != 1:
+        tumor = np.logical_or.reduce([crop.cut(visit.tumor) for visit in seen])
+        habitable = np.isin(labels, np.unique(labels[tumor])[np.unique(labels[tumor]) > 0])
+    return habitable
+
+
+def model_for(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -> ReactionDiffusion:
+    """The reaction-diffusion model of one patient on a box of the images' grid: habitable tissue,
+    transport by tissue where it is known, drug delivery and dose maps where there are any. Only
+    tumour at the visits `seen` tells where cells can live, not that to be forecast."""
+
+    def image(name: str, scale: float = 1.0) -> Array | None:
+        volume = patient.earliest(name)
+        return None if volume is None else jnp.asarray(crop.cut(volume) / scale)
+
+    dose = patient.earliest("dose_gy")
+    prescribed = 1.0 if dose is None else float(np.max(np.asarray(dose.data)))
+    return ReactionDiffusion(
+        habitable=jnp.asarray(habitable_tissue(patient, crop, seen)),
+        white_matter=image("white_matter"),
+        grey_matter=image("grey_matter"),
+        drug_delivery=image("drug_delivery"),
+        dose_shape=image("dose_gy", prescribed),
+        spacing_mm=patient.scanned[0].tumor.spacing_mm,
+    )

@@ -1,0 +1,181 @@
+"""What comes next: the posterior predictive distribution of a tumour on a later day.
+
+Each draw is one tumour that could have given the calibrated images: parameters, the errors of the
+first map that go with them, the state at the last visit, and from there the model to the day
+asked for. Means, standard deviations and intervals are over draws; the standard deviation of a map
+also holds the error of the time step and a model error.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mrphys.errors import InputError, Problem
+from oncology import observe
+from oncology.calibration import Calibrated, largest, upper
+from oncology.inverse import Posterior, amplitude, assimilate
+from oncology.observe import CellularityMap, VisibleMask
+from oncology.priors import physical
+from oncology.timeline import Steps, course, integrate, steps_between
+
+NEARLY_LINEAR = 0.05
+"""Squared standard deviations by which a linear draw may miss its own optimum, per parameter."""
+NEWTON_CORRECTIONS = 4
+VOLUME, TOTAL = "volume_mm3", "total_cellularity_mm3"
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """A forecast of one day, on the model's grid, and of volume and total from the first visit on.
+
+    `samples` and `course` hold, per draw, visible volume and total cellularity in mm³: (draws,)
+    on the day, and (draws, days) along `days`.
+    """
+
+    calibrated: Calibrated
+    day: float
+    mean: Float[np.ndarray, "x y z"]
+    sd: Float[np.ndarray, "x y z"]
+    threshold: float
+    days: Float[np.ndarray, " days"]
+    course: dict[str, Float[np.ndarray, "draws days"]]
+
+    @property
+    def samples(self) -> dict[str, Float[np.ndarray, " draws"]]:
+        """Each quantity on the forecast's day."""
+        return {name: values[:, -1] for name, values in self.course.items()}
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Where the mean forecast is dense enough to be seen."""
+        return self.mean > self.threshold
+
+    def at(self, day: float) -> dict[str, Float[np.ndarray, " draws"]]:
+        """Samples of each quantity on one of `days`."""
+        index = int(np.argmin(np.abs(self.days - day)))
+        return {name: values[:, index] for name, values in self.course.items()}
+
+
+def last_state(found: Posterior) -> Float[Array, "x y z"]:
+    """The state at the last calibrated visit: prediction and map weighed against each other, or
+    the state its mask implies."""
+    last = found.inverse.observations[-1]
+    if isinstance(last, CellularityMap):
+        return assimilate(found, found.states[-1], jnp.zeros_like(last.value))
+    return last.state(physical(found.inverse.priors, found.z), jnp.zeros_like(last.error_sd))
+
+
+def visible_density(found: Posterior) -> float:
+    """Density at the edge of what was drawn at the last visit: the threshold of its image, or that
+    which gives the last state the volume drawn."""
+    last = found.inverse.observations[-1]
+    if isinstance(last, VisibleMask):
+        return last.threshold
+    u = np.asarray(last_state(found))
+    drawn = min(int(np.sum(np.asarray(last.mask))), u.size - 1)
+    return float(np.clip(np.sort(u.ravel())[u.size - drawn - 1], 1e-3, 0.95))
+
+
+@eqx.filter_jit
+def _tumor_drawn(
+    found: Posterior, ahead: Steps, threshold: Array, corrections: int, key: Array
+) -> tuple[Array, Array, tuple[dict[str, Array], ...]]:
+    """One draw: its state at the end, the variance of a model error there, and its visible volume
+    and total after each step."""
+    inverse = found.inverse
+    model, plan, last = inverse.model, inverse.plan, inverse.observations[-1]
+    voxel = float(np.prod(model.spacing_mm))
+    draw = found.draw(key, corrections)
+    p = physical(inverse.priors, draw.z)
+
+    def measure(u: Array) -> dict[str, Array]:
+        return {
+            VOLUME: observe.visible_volume_mm3(u, threshold, voxel, width=0.1 * threshold),
+            TOTAL: observe.visible_cellularity_mm3(u, threshold, voxel, width=0.1 * threshold),
+        }
+
+    u = inverse.observations[0].state(p, draw.first_error)
+    parts = [jax.tree.map(lambda value: value[None], measure(u))]
+    for leg in inverse.legs:
+        u, along = course(model, plan, p, u, leg, measure)
+        parts.append(along)
+    if isinstance(last, CellularityMap):
+        on_map = draw.white[draw.white.size - last.inside.size - last.outside.size :]
+        units = on_map[: last.inside.size] * last.expected_sd.ravel()[last.inside]
+        noise = jnp.zeros(u.size, u.dtype).at[last.inside].set(units)
+        u = assimilate(found, u, noise.reshape(u.shape))
+    else:
+        u = last.state(p, draw.white[-1] * last.error_sd)
+    u, along = course(model, plan, p, u, ahead, measure)
+    parts.append(along)
+    allowed = jnp.where(model.habitable, (found.model_error * amplitude(u)) ** 2, 0.0)
+    return u, allowed, tuple(parts)
+
+
+def forecast(
+    calibrated: Calibrated,
+    day: float,
+    key: Array,
+    *,
+    draws: int = 48,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Forecast:
+    """Forecast one day after the last calibrated visit.
+
+    `progress(done, of)` is called as draws finish. Raises InputError for a day that is not after
+    the last calibrated visit.
+    """
+    found = calibrated.posterior
+    inverse = found.inverse
+    last_day = calibrated.visits[-1].day
+    if not day > last_day:
+        raise InputError(
+            Problem("forecast", f"day {day:g}", f"a day after the last calibrated ({last_day:g})")
+        )
+    ahead, finer = (
+        steps_between(
+            inverse.model,
+            inverse.plan,
+            last_day,
+            day,
+            largest_diffusivity_mm2_per_day=upper(found, "diffusivity_mm2_per_day", 3.0),
+            largest_growth_rate_per_day=largest(inverse.priors, "growth_rate_per_day", 1.0),
+            tolerance=calibrated.tolerance / refinement,
+        )
+        for refinement in (1, 4)
+    )
+    threshold = visible_density(found)
+    trial = eqx.filter_jit(Posterior.draw)(found, jax.random.key(0), 1)
+    nonlinear = float(trial.unsolved) > NEARLY_LINEAR * found.z.size
+    corrections = NEWTON_CORRECTIONS if nonlinear else 0
+    mean = square = error = 0.0
+    collected: list = []
+    for i, one in enumerate(jax.random.split(key, draws)):
+        level = jnp.asarray(threshold, found.z.dtype)
+        u, model_error, along = _tumor_drawn(found, ahead, level, corrections, one)
+        u = np.asarray(u)
+        mean, square = mean + u / draws, square + u**2 / draws
+        error = error + np.asarray(model_error) / draws
+        collected.append(jax.tree.map(np.asarray, along))
+        progress(i + 1, draws)
+    p = physical(inverse.priors, found.z)
+    run = eqx.filter_jit(integrate)
+    start = last_state(found)
+    step_error = np.asarray(
+        run(inverse.model, inverse.plan, p, start, ahead)
+        - run(inverse.model, inverse.plan, p, start, finer)
+    )
+    spread = np.maximum(square - mean**2, 0.0) * draws / (draws - 1)
+    sd = np.sqrt(spread + error + step_error**2)
+    legs = [*inverse.legs, ahead]
+    days = np.concatenate([[calibrated.visits[0].day], *(leg.end_day for leg in legs)])
+    along = {
+        name: np.stack([np.concatenate([part[name] for part in parts]) for parts in collected])
+        for name in (VOLUME, TOTAL)
+    }
+    return Forecast(calibrated, day, np.asarray(mean), sd, threshold, days, along)

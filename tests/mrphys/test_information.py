@@ -1,0 +1,105 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from mrphys import InputError
+from mrphys.information import cramer_rao, fisher_information
+from mrphys.sequence import diffusion_weighted
+from mrphys.simulate import simulate
+from mrphys.tissue import Tissue
+from tests.laws import check_gradient
+
+ADC = 0.8e-3
+Q = Tissue(t1_s=1.0, t2_s=0.08, adc_mm2_per_s=ADC, m0=0.7)
+
+
+@pytest.mark.core
+def test_two_point_adc_has_its_closed_form(rtol):
+    """ADC = log(S0/S1)/Δb: variances of the logarithms add."""
+    theta = diffusion_weighted([0, 1000], te_s=0.08, averages=[2.0, 5.0])
+    s0, s1 = simulate(theta, Q).real
+    expected = 0.01 / 1000 * np.sqrt(1 / (2 * s0**2) + 1 / (5 * s1**2))
+    bound = cramer_rao(theta, Q, noise_sd=0.01)
+    np.testing.assert_allclose(bound["adc_mm2_per_s"], expected, rtol=rtol(1e-12, 1e-5))
+    np.testing.assert_allclose(bound["m0"], 0.7 * 0.01 / (np.sqrt(2) * s0), rtol=rtol(1e-12, 1e-5))
+
+
+@pytest.mark.parametrize(("optimal_split", "optimum"), [(False, 1.1089), (True, 1.2785)])
+def test_best_second_b_value_is_the_analytic_one(optimal_split, optimum):
+    """Equal averages: u = 1 + exp(-2u). Split r : 1 - r at its best: u = 1 + exp(-u)."""
+
+    def sd(u):
+        share = np.exp(u) / (1 + np.exp(u)) if optimal_split else 0.5
+        theta = diffusion_weighted([0, u / ADC], te_s=0.08, averages=[1 - share, share])
+        return float(cramer_rao(theta, Q, noise_sd=0.01)["adc_mm2_per_s"])
+
+    found = minimize_scalar(sd, bounds=(0.5, 2.5), method="bounded", options={"xatol": 1e-6})
+    best = found.x  # pyright: ignore[reportAttributeAccessIssue]
+    np.testing.assert_allclose(best, optimum, atol=2e-4)
+    np.testing.assert_allclose(best, 1 + np.exp(-best * (1 if optimal_split else 2)), atol=2e-4)
+
+
+@pytest.mark.core
+def test_what_the_readouts_cannot_tell_is_infinite_and_the_rest_is_not(rtol):
+    theta = diffusion_weighted([0, 1000], te_s=0.08)
+    known = cramer_rao(theta, Q, noise_sd=0.01)
+    both = cramer_rao(theta, Q, wrt=("m0", "t2_s", "adc_mm2_per_s", "b0_hz"), noise_sd=0.01)
+    assert all(np.isinf(both[name]) for name in ("m0", "t2_s", "b0_hz"))
+    name = "adc_mm2_per_s"
+    np.testing.assert_allclose(both[name], known[name], rtol=rtol(1e-10, 1e-4))
+    alone = cramer_rao(diffusion_weighted([700], te_s=0.08), Q, noise_sd=0.01)
+    assert np.isinf(alone[name]) and np.isinf(alone["m0"])
+
+
+@pytest.mark.core
+def test_maps_of_tissue_and_noise():
+    theta = diffusion_weighted([0, 1000], te_s=0.08)
+    adc = np.array([[0.5e-3, 1e-3, 2e-3]] * 2)
+    noise_sd = jnp.array([[0.01] * 3, [0.02] * 3])
+    q = Tissue(t1_s=1.0, t2_s=0.08, adc_mm2_per_s=adc)
+    bound = cramer_rao(theta, q, noise_sd=noise_sd)["adc_mm2_per_s"]
+    assert bound.shape == (2, 3)
+    np.testing.assert_allclose(bound[1], 2 * bound[0], rtol=1e-5)
+
+
+def test_complex_models_count_both_parts():
+    """x = A exp(iφ): F = diag(1, A²) / σ² (Rife, Boorstyn 1974, doi 10.1109/TIT.1974.1055282)."""
+    information = fisher_information(
+        lambda q: (q["a"] * jnp.exp(1j * q["phase"]))[None], {"a": 3.0, "phase": 0.4}, 0.5
+    )
+    np.testing.assert_allclose(information, np.diag([4.0, 36.0]), atol=1e-12)
+
+
+def test_any_model_given_as_a_function_scores_its_simulated_data():
+    """F is the covariance of the score, here by simulation."""
+    t = jnp.array([0.0, 1.0, 3.0])
+
+    def model(q):
+        return q[0] * jnp.exp(-q[1] * t)
+
+    q, sd = jnp.array([2.0, 0.5]), jnp.array([0.1, 0.2, 0.1])
+    y = model(q)[None] + sd[None] * jax.random.normal(jax.random.key(0), (20_000, 3))
+
+    def log_likelihood(q, y):
+        return -(((y - model(q)) / sd) ** 2).sum() / 2
+
+    scores = jax.vmap(jax.grad(log_likelihood), (None, 0))(q, y)
+    np.testing.assert_allclose(np.cov(scores.T), fisher_information(model, q, sd), rtol=0.05)
+
+
+@pytest.mark.parametrize("wrt", [("adc_mm2_per_s", "m0"), ("adc_mm2_per_s", "m0", "t2_s")])
+def test_gradient_of_the_bound_in_the_design(wrt):
+    def f(p):
+        theta = diffusion_weighted(p["b"], te_s=0.08, averages=p["averages"])
+        q = Tissue(t1_s=1.0, t2_s=0.08, adc_mm2_per_s=p["adc"], m0=0.7)
+        return 1e3 * cramer_rao(theta, q, wrt, noise_sd=0.01)["adc_mm2_per_s"]
+
+    p = {"b": [50.0, 400.0, 900.0], "averages": [1.0, 2.0, 3.0], "adc": ADC}
+    check_gradient(f, p, rtol=1e-6)
+
+
+def test_unknown_parameters_are_refused():
+    with pytest.raises(InputError, match="adc"):
+        cramer_rao(diffusion_weighted([0, 1000], te_s=0.08), Q, ("adc",), noise_sd=0.01)
