@@ -64,7 +64,7 @@ class Chain(eqx.Module):
         tightly that its derivative, by the implicit function theorem, is that of the optimum."""
         observations = self.observe(theta, key)
         inverse = Inverse(self.model, self.plan, observations, self.legs, self.priors)
-        found = estimate(inverse, rtol=1e-9)
+        found = estimate(inverse, rtol=1e-12)
         u = assimilate(found, found.states[-1], jnp.zeros_like(self.truth))
         return integrate(self.model, self.plan, physical(self.priors, found.z), u, self.ahead)
 

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from mrphys.errors import InputError, Problem
 from oncology.growth import ReactionDiffusion
-from oncology.observe import CellularityMap, Observation
+from oncology.observe import SOFTNESS, CellularityMap, Observation, above_zero, below_full
 from oncology.priors import LogNormal, physical
 from oncology.smoothing import SmoothField
 from oncology.timeline import Steps, integrate
@@ -335,14 +335,21 @@ def assimilate(
     last = found.inverse.observations[-1]
     if not isinstance(last, CellularityMap):
         raise InputError(Problem("assimilate", "a mask alone", "a cellularity map"))
-    shown = jnp.where(last.mask, last.value - noise - u, jnp.minimum(last.edge - u, 0.0))
+    shown = jnp.where(last.mask, last.value - noise - u, -above_zero(u - last.edge))
     weight = last.habitable.astype(u.dtype)
     spacing = found.inverse.model.spacing_mm
     near = SmoothField(u.shape, spacing, innovation_length_mm(spacing))
     local = near.local_mean(shown, weight)
     excess = jnp.maximum(found.excess, 0.0) * amplitude(u) ** 2
     rest = jnp.where(last.mask, excess / (excess + last.sd**2) * (shown - local), 0.0)
-    return jnp.where(last.habitable, jnp.clip(u + local + rest, 0.0, 0.999), 0.0)
+    return jnp.where(last.habitable, below_full(_changed(u, local + rest)), 0.0)
+
+
+def _changed(u: Array, change: Array) -> Array:
+    """max(u + change, 0), rounded over SOFTNESS but u itself where nothing changes: rounding as
+    much there would sow cells all over the brain."""
+    rounding = SOFTNESS**2 * change**2 / (change**2 + SOFTNESS**2)
+    return (u + change + jnp.sqrt((u + change) ** 2 + rounding + 1e-20)) / 2
 
 
 def interval(prior: LogNormal, z: float, sd: float) -> dict[str, float | str]:

@@ -26,6 +26,10 @@ doi:10.1038/sj.bjc.6604125)."""
 FLAIR_THRESHOLD = 0.16
 """Density at the edge of the T2/FLAIR abnormality (Swanson 2008)."""
 LONGEST_TAIL_MM = 10.0
+FULL = 0.999
+"""The densest a state starts: at 1 a front would have no tail."""
+SOFTNESS = 0.005
+"""Width in density over which a limit is rounded, so that what passes it keeps a derivative."""
 
 
 def cellularity(
@@ -41,6 +45,16 @@ def cellularity(
     """
     water = jnp.asarray(adc_w_mm2_per_s)
     return (water - jnp.asarray(adc_mm2_per_s)) / (water - adc_min_mm2_per_s)
+
+
+def above_zero(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """max(x, 0), rounded over SOFTNESS."""
+    return SOFTNESS * jax.nn.softplus(x / SOFTNESS)
+
+
+def below_full(u: Float[Array, "..."]) -> Float[Array, "..."]:
+    """min(u, FULL), rounded over SOFTNESS."""
+    return FULL - above_zero(FULL - u)
 
 
 def noise_sd(
@@ -186,13 +200,13 @@ class CellularityMap(Observation):
 
     def state(self, p: Parameters, error: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
         x, y, z = self.nearest
-        nearest = jnp.clip(self.value - error, 0.0, 0.999)[x, y, z]
-        density = front(self.distance_mm, nearest, infiltration_length_mm(p))
+        level = above_zero(below_full(self.value - error))
+        density = front(self.distance_mm, level[x, y, z], infiltration_length_mm(p))
         return jnp.where(self.habitable, density, 0.0)
 
     def residual(self, u: Float[Array, "x y z"]) -> Float[Array, " n"]:
         difference = (u - self.value).ravel()[self.inside]
-        above = jnp.maximum(u.ravel()[self.outside] - self.edge, 0.0)
+        above = above_zero(u.ravel()[self.outside] - self.edge)
         expected = self.expected_sd.ravel()
         seen, unseen = difference / expected[self.inside], above / expected[self.outside]
         return jnp.concatenate([seen, unseen])

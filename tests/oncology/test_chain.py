@@ -1,15 +1,19 @@
 """One gradient from a forecast's error to each b-value and each number of averages."""
 
+import json
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import mrphys as mr
 from mrphys.sequence.diffusion import DiffusionWeighted
 from oncology.calibration import CellularityScale
 from oncology.chain import Chain
+from oncology.cli import app
 from oncology.demo import check_gradient
 from oncology.growth import ReactionDiffusion
 from oncology.observe import CellularityMap
@@ -122,3 +126,32 @@ def test_uncertainty_falls_with_averages_and_knows_its_gradient(chain, theta):
     longer = here | {"averages": 4 * theta.averages}
     assert float(uncertainty(longer)) < float(uncertainty(here))
     obeys_its_gradient(uncertainty, here, rtol=1e-5)
+
+
+@pytest.fixture
+def demo(chain, monkeypatch, tmp_path):
+    """`mrphys demo` with options, on the small chain."""
+    monkeypatch.setattr("oncology.demo.demo_chain", lambda: (chain, None))
+
+    def run(option: str) -> object:
+        done = CliRunner().invoke(app, ["demo", option, "--out", str(tmp_path), "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_the_command_holds_the_gradient_against_differences(demo):
+    rows = demo("--gradient")
+    assert [row["name"] for row in rows][2:4] == ["b3, s/mm²", "averages at b1"]
+    for row in rows:
+        assert row["gradient"] != 0
+        assert row["gradient"] == pytest.approx(row["finite_difference"], rel=1e-4)
+
+
+def test_the_command_improves_the_design_at_its_scan_time(demo, tmp_path):
+    rows = demo("--design")
+    assert rows == json.loads((tmp_path / "design.json").read_text())
+    before, after = rows["before"], rows["after"]
+    assert after["forecast_sd_percent"] < 0.95 * before["forecast_sd_percent"]
+    assert after["scan_time_s"] == pytest.approx(before["scan_time_s"], rel=1e-3)

@@ -28,7 +28,7 @@ from oncology.inverse import (
     map_estimate,
     posterior,
 )
-from oncology.observe import CellularityMap, VisibleMask
+from oncology.observe import SOFTNESS, CellularityMap, VisibleMask
 from oncology.priors import LogNormal
 from oncology.smoothing import SmoothField
 from oncology.timeline import Steps
@@ -208,7 +208,7 @@ def test_derivative_of_the_optimum_by_the_implicit_function_theorem(unexplained)
     def optimum(t):
         return map_estimate(perturbed(unexplained, t), jnp.zeros(2), **TIGHT)
 
-    check_gradient(optimum, HERE, scale=2.0, rtol=2e-4)
+    check_gradient(optimum, HERE, scale=20.0, rtol=2e-5, atol=2e-6)
 
 
 def test_gauss_newton_would_give_another_derivative(unexplained):
@@ -341,10 +341,10 @@ def test_a_map_that_errs_less_than_the_model_is_followed(beside_a_map):
     u = jnp.full(value.shape, 0.5)
     mask = np.asarray(found.inverse.observations[-1].mask)
     np.testing.assert_allclose(
-        assimilate(found, u, jnp.zeros_like(u))[mask], value[mask], rtol=1e-6
+        assimilate(found, u, jnp.zeros_like(u))[mask], value[mask], atol=SOFTNESS**2 / (4 * 0.25)
     )
     less = assimilate(found, u, jnp.full_like(u, 0.05))
-    np.testing.assert_allclose(less[mask], value[mask] - 0.05, rtol=1e-6)
+    np.testing.assert_allclose(less[mask], value[mask] - 0.05, atol=SOFTNESS**2 / (4 * 0.25))
 
 
 def test_noise_averages_out_of_the_state(beside_a_map):
@@ -365,8 +365,20 @@ def test_outside_the_mask_a_state_comes_down_to_the_edge(beside_a_map):
     for predicted, expected in ((0.5, 0.2), (0.1, 0.1)):
         u = jnp.where(found.inverse.observations[-1].mask, 0.5, predicted)
         state = assimilate(found, u, jnp.zeros_like(u))
-        assert float(state[1, 1, 0]) == pytest.approx(expected)
+        assert float(state[1, 1, 0]) == pytest.approx(expected, abs=SOFTNESS**2 / (4 * expected))
         assert float(state[15, 15, 0]) == pytest.approx(0.5)
+
+
+def test_a_state_stays_positive_and_empty_voxels_empty(beside_a_map):
+    """A map far below its prediction leaves some density; one that shows nothing new, none."""
+    u = jnp.full((31, 31, 1), 0.3)
+    state = assimilate(shown(beside_a_map, np.full(u.shape, -0.2), 1e6), u, jnp.zeros_like(u))
+    mask = np.asarray(beside_a_map.inverse.observations[-1].mask)
+    assert np.all(np.asarray(state) > 0)
+    assert np.all(np.asarray(state)[mask] < SOFTNESS)
+    nothing = shown(beside_a_map, np.zeros(u.shape), 0.0)
+    empty = assimilate(nothing, jnp.zeros_like(u), jnp.zeros_like(u))
+    np.testing.assert_allclose(empty, 0, atol=1e-9)
 
 
 def test_amplitude_of_a_model_error():
