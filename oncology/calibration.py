@@ -175,8 +175,10 @@ def calibrate(
     """
     given = tuple(patient.visit(name) for name in visits)
     _require_order(given, growth)
+    if until_day is not None:
+        require_later(until_day, given[-1].day)
     priors = dict(priors or default_priors(plan(patient.treatments)))
-    until = max(until_day or 0.0, given[-1].day)
+    until = given[-1].day if until_day is None else until_day
     scale = scale_of(given, adc_w_mm2_per_s, adc_min_mm2_per_s)
     treatments = plan(patient.treatments)
     warnings: list[str] = []
@@ -225,6 +227,14 @@ def calibrate(
             f"model error of {100 * float(found.model_error):.0f} % of cellularity at half density."
         )
     return Calibrated(patient, given, crop, found, scale, tolerance, tuple(warnings))
+
+
+def require_later(day: float, last_day: float) -> None:
+    """Raises InputError for a day that is not after the last calibrated visit."""
+    if not day > last_day:
+        raise InputError(
+            Problem("forecast", f"day {day:g}", f"a day after the last calibrated ({last_day:g})")
+        )
 
 
 def _require_order(given: tuple[Visit, ...], growth: str) -> None:

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mrphys.errors import InputError, Problem
 from oncology import observe
-from oncology.calibration import Calibrated, largest, upper
+from oncology.calibration import Calibrated, largest, require_later, upper
 from oncology.inverse import Posterior, amplitude, assimilate
 from oncology.observe import CellularityMap, VisibleMask
 from oncology.priors import physical
@@ -133,10 +132,7 @@ def forecast(
     found = calibrated.posterior
     inverse = found.inverse
     last_day = calibrated.visits[-1].day
-    if not day > last_day:
-        raise InputError(
-            Problem("forecast", f"day {day:g}", f"a day after the last calibrated ({last_day:g})")
-        )
+    require_later(day, last_day)
     ahead, finer = (
         steps_between(
             inverse.model,

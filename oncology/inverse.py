@@ -224,7 +224,8 @@ def estimate(inverse: Inverse, rtol: float = 1e-6) -> Estimate:
     then with maps weighed by both. A growth map needs no second time: it is the model error."""
     prior_median = jnp.zeros(inverse.size)
     first = estimate_at(inverse, map_estimate(inverse, prior_median, rtol=rtol, atol=rtol))
-    if inverse.model.growth_map is not None:
+    shows_error = any(isinstance(seen, CellularityMap) for seen in inverse.observations[1:])
+    if inverse.model.growth_map is not None or not shows_error:
         return first
     weighed = expecting_model_error(first)
     return estimate_at(weighed, map_estimate(weighed, first.z, rtol=rtol, atol=rtol))
@@ -346,10 +347,9 @@ def assimilate(
 
 
 def _changed(u: Array, change: Array) -> Array:
-    """max(u + change, 0), rounded over SOFTNESS but u itself where nothing changes: rounding as
-    much there would sow cells all over the brain."""
-    rounding = SOFTNESS**2 * change**2 / (change**2 + SOFTNESS**2)
-    return (u + change + jnp.sqrt((u + change) ** 2 + rounding + 1e-20)) / 2
+    """max(u + change, 0), rounded over SOFTNESS but u itself where nothing changes."""
+    width = SOFTNESS * change / jnp.sqrt(change**2 + SOFTNESS**2)
+    return above_zero(u + change, width)
 
 
 def interval(prior: LogNormal, z: float, sd: float) -> dict[str, float | str]:

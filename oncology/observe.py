@@ -29,7 +29,7 @@ LONGEST_TAIL_MM = 10.0
 FULL = 0.999
 """The densest a state starts: at 1 a front would have no tail."""
 SOFTNESS = 0.005
-"""Width in density over which a limit is rounded, so that what passes it keeps a derivative."""
+"""Width in density over which a limit is rounded, so that derivatives are continuous there."""
 
 
 def cellularity(
@@ -47,14 +47,17 @@ def cellularity(
     return (water - jnp.asarray(adc_mm2_per_s)) / (water - adc_min_mm2_per_s)
 
 
-def above_zero(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """max(x, 0), rounded over SOFTNESS."""
-    return SOFTNESS * jax.nn.softplus(x / SOFTNESS)
+def above_zero(
+    x: Float[Array, "..."], width: Float[ArrayLike, "..."] = SOFTNESS
+) -> Float[Array, "..."]:
+    """max(x, 0), rounded to two continuous derivatives: x³ / (x² + width²) above 0, and 0 at 0."""
+    positive = jnp.maximum(x, 0.0)
+    return positive**3 / (positive**2 + jnp.asarray(width) ** 2 + 1e-30)
 
 
 def below_full(u: Float[Array, "..."]) -> Float[Array, "..."]:
-    """min(u, FULL), rounded over SOFTNESS."""
-    return FULL - above_zero(FULL - u)
+    """min(u, FULL), rounded over SOFTNESS; low densities stay what they are."""
+    return FULL - SOFTNESS * jax.nn.softplus((FULL - u) / SOFTNESS)
 
 
 def noise_sd(
@@ -200,7 +203,7 @@ class CellularityMap(Observation):
 
     def state(self, p: Parameters, error: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
         x, y, z = self.nearest
-        level = above_zero(below_full(self.value - error))
+        level = below_full(above_zero(self.value - error))
         density = front(self.distance_mm, level[x, y, z], infiltration_length_mm(p))
         return jnp.where(self.habitable, density, 0.0)
 
