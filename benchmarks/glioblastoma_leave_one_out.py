@@ -309,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     asked = parser.parse_args(arguments)
-    console, began = Console(), perf_counter()
+    console, began = Console(width=150), perf_counter()
     try:
         folders = folders_of(asked)
         if not folders:

@@ -1,5 +1,6 @@
 """q, the tissue: what a voxel is made of, and what the literature says it should be."""
 
+import warnings
 from typing import NamedTuple
 
 import equinox as eqx
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from mrphys.errors import InputError, Problem
 from mrphys.units import (
@@ -24,19 +25,25 @@ def _real(value: ArrayLike | list | tuple) -> Float[Array, "..."]:
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
+def _real_or_complex(value: ArrayLike | list | tuple) -> Inexact[Array, "..."]:
+    array = jnp.asarray(value)
+    return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
+
+
 class Tissue(eqx.Module):
     """The magnetic resonance properties of one voxel, or of any shape of voxels.
 
     t1_s, t2_s     longitudinal and transverse relaxation times
     m0             equilibrium magnetisation, relative to free water
     adc_mm2_per_s  apparent diffusion coefficient
-    b1             transmit field, relative to nominal
+    b1             transmit field, relative to nominal; complex where its phase matters
     b0_hz          off-resonance
+    t2prime_s      reversible dephasing, 1/T2* = 1/T2 + 1/T2'; infinite for none
 
     Each is a number or an array; together they broadcast to `voxel_shape`. Raises InputError when
     they do not, when a value is outside the physical range (0 < T1, T2 <= 20 s, T2 <= 2 T1,
-    0 <= ADC <= 0.01 mm²/s, 0 <= b1 <= 5, 0 <= m0), or is NaN; values being traced are not looked
-    at. Differentiable in every field.
+    0 <= ADC <= 0.01 mm²/s, |b1| <= 5, a real b1 >= 0, 0 <= m0, 0 < T2'), or is NaN; values being
+    traced are not looked at. Differentiable in every field.
 
     >>> Tissue(t1_s=[0.8, 1.2], t2_s=0.08).voxel_shape
     (2,)
@@ -46,8 +53,9 @@ class Tissue(eqx.Module):
     t2_s: Float[Array, "..."] = eqx.field(converter=_real)
     m0: Float[Array, "..."] = eqx.field(converter=_real, default=1.0)
     adc_mm2_per_s: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
-    b1: Float[Array, "..."] = eqx.field(converter=_real, default=1.0)
+    b1: Inexact[Array, "..."] = eqx.field(converter=_real_or_complex, default=1.0)
     b0_hz: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
+    t2prime_s: Float[Array, "..."] = eqx.field(converter=_real, default=np.inf)
 
     def __check_init__(self):
         shapes = {name: value.shape for name, value in vars(self).items()}
@@ -62,13 +70,25 @@ class Tissue(eqx.Module):
         check_time_s("Tissue t1_s", self.t1_s, low=1e-6)
         check_time_s("Tissue t2_s", self.t2_s, low=1e-6)
         check_adc_mm2_per_s("Tissue adc_mm2_per_s", self.adc_mm2_per_s)
-        check_range("Tissue b1", self.b1, 0.0, 5.0, "of nominal", "per cent given for a ratio")
+        size = jnp.abs(self.b1) if jnp.iscomplexobj(self.b1) else self.b1
+        check_range("Tissue b1", size, 0.0, 5.0, "of nominal", "per cent given for a ratio")
         check_finite("Tissue b0_hz", self.b0_hz)
+        if not isinstance(self.t2prime_s, Tracer) and not np.all(np.asarray(self.t2prime_s) > 0):
+            found = f"{float(np.min(np.asarray(self.t2prime_s))):g} s"
+            raise InputError(Problem("Tissue t2prime_s", found, "above 0 s, infinite for none"))
         traced = any(isinstance(time, Tracer) for time in (self.t1_s, self.t2_s))
         if not traced and np.any(np.asarray(self.t2_s) > 2 * np.asarray(self.t1_s)):
             raise InputError(
                 Problem("Tissue", "T2 above 2 T1", "T2 <= 2 T1", "T1 and T2 interchanged")
             )
+        if not traced and np.any(np.asarray(self.t2_s) > np.asarray(self.t1_s)):
+            cause = "T1 and T2 interchanged, or two fits that do not belong together"
+            warnings.warn(f"Tissue: T2 above T1. Likely cause: {cause}.", stacklevel=3)
+
+    @property
+    def t2star_s(self) -> Float[Array, "..."]:
+        """1 / (1/T2 + 1/T2')."""
+        return 1 / (1 / self.t2_s + 1 / self.t2prime_s)
 
     @property
     def voxel_shape(self) -> tuple[int, ...]:

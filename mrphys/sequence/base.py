@@ -27,6 +27,11 @@ class Sequence(eqx.Module):
     def scan_time_s(self) -> Float[Array, ""]:
         """The time the acquisition takes."""
 
+    def within(self, q: Tissue, tolerance: float) -> "Sequence":
+        """The same sequence, cut short where it can be for an error below `tolerance` of m0."""
+        del q, tolerance
+        return self
+
     def readout_sd(self, noise_sd: ArrayLike) -> Float[Array, "*voxels readouts"]:
         """Noise of each averaged readout, noise_sd / sqrt(averages).
 

@@ -62,3 +62,17 @@ def test_unknown_tissue_and_field_are_refused():
 def test_precision_of_maps_is_kept(dtype):
     q = Tissue(t1_s=jnp.ones(2, dtype), t2_s=jnp.full(2, 0.1, dtype))
     assert (q.t1_s + q.m0 + q.adc_mm2_per_s).dtype == dtype
+
+
+def test_t2_above_t1_warns_and_above_twice_t1_is_refused():
+    with pytest.warns(UserWarning, match="T2 above T1.*interchanged"):
+        Tissue(t1_s=1.0, t2_s=1.5)
+    with pytest.raises(InputError, match="2 T1"):
+        Tissue(t1_s=1.0, t2_s=2.5)
+
+
+def test_reversible_dephasing():
+    assert float(Tissue(t1_s=1.0, t2_s=0.1).t2star_s) == pytest.approx(0.1)
+    assert float(Tissue(t1_s=1.0, t2_s=0.1, t2prime_s=0.1).t2star_s) == pytest.approx(0.05)
+    with pytest.raises(InputError, match="t2prime_s"):
+        Tissue(t1_s=1.0, t2_s=0.1, t2prime_s=0.0)

@@ -47,7 +47,6 @@ ACCEPTED = [
 REFUSED = [
     (units.check_time_s, 80.0, "milliseconds"),
     (units.check_time_s, -0.01, "a sign"),
-    (units.check_flip_rad, [10.0, 90.0], "degrees"),
     (units.check_adc_mm2_per_s, TISSUE_ADC * 1e6, "multiply by 1e-6"),
     (units.check_adc_mm2_per_s, TISSUE_ADC * 1e3, "multiply by 1e-3"),
     (units.check_adc_mm2_per_s, TISSUE_ADC * 1e-6, "in m²/s"),
@@ -88,3 +87,10 @@ def test_found_counts_the_values_outside():
         units.check_range("times", [-1, 0, 1, 5, 7], 0.0, 1.0, "s")
     with pytest.raises(InputError, match="expected at least 0 mm"):
         units.check_range("distance", -1, 0.0, np.inf, "mm")
+
+
+def test_more_than_a_full_turn_warns():
+    with pytest.warns(UserWarning, match="90 rad .* degrees given for radians"):
+        units.check_flip_rad("refocusing", [10.0, 90.0])
+    with pytest.raises(InputError, match="NaN"):
+        units.check_flip_rad("refocusing", [1.0, np.nan])
