@@ -2,7 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
@@ -10,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Inexact, PyTree
 
 from mrphys.errors import InputError, Problem
 from mrphys.sequence.base import Sequence as MRSequence
+from mrphys.simulate import over_voxels
 from mrphys.tissue import Tissue
 
 
@@ -62,20 +66,27 @@ def cramer_rao(
         fields = ", ".join(field.name for field in dataclasses.fields(Tissue))
         raise InputError(Problem("cramer_rao: wrt", f"{unknown or 'nothing'}", f"of {fields}"))
 
-    def bound(q, noise_sd):
-        free = {name: getattr(q, name) for name in wrt}
-
-        def model(values):
-            return theta.signal(dataclasses.replace(q, **values))
-
-        information = fisher_information(model, free, theta.readout_sd(noise_sd))
-        return ravel_pytree(free)[1](_standard_deviations(information))
-
     shape = q.voxel_shape
-    voxels = jax.tree.map(lambda value: value.reshape(-1), q.broadcast())
-    noise = jnp.broadcast_to(jnp.asarray(noise_sd, voxels.m0.dtype), shape).reshape(-1)
-    sds = jax.vmap(bound)(voxels, noise)
-    return {name: sds[name].reshape(shape) for name in wrt}
+    rows = jax.tree.map(lambda value: value.reshape(-1, *value.shape[len(shape) :]), q.broadcast())
+    noise = jnp.broadcast_to(jnp.asarray(noise_sd, rows.m0.dtype), shape).reshape(-1)
+    sds = over_voxels(partial(_bounds, tuple(wrt)), theta, (rows, noise))
+    return {name: sds[:, i].reshape(shape) for i, name in enumerate(wrt)}
+
+
+def _bounds(
+    wrt: tuple[str, ...], theta: MRSequence, voxels: tuple[Tissue, Float[Array, " voxels"]]
+) -> Float[Array, "voxels parameters"]:
+    """Cramér-Rao standard deviations of each voxel. No voxel's signal knows of another's tissue:
+    one direction moves a parameter of all of them."""
+    q, noise = voxels
+    still = jax.tree.map(jnp.zeros_like, q)
+    moves = [eqx.tree_at(attrgetter(name), still, replace_fn=jnp.ones_like) for name in wrt]
+    together = jax.tree.map(lambda *parts: jnp.stack(parts), *moves)
+    slopes = jax.vmap(lambda move: jax.jvp(theta.signal, (q,), (move,))[1])(together)
+    whitened = slopes / theta.readout_sd(noise)[None]
+    both = jnp.concatenate([whitened.real, whitened.imag], axis=-1)
+    information = jnp.einsum("pvr,qvr->vpq", both, both)
+    return jax.vmap(_standard_deviations)(information)
 
 
 def _standard_deviations(

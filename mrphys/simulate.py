@@ -1,11 +1,13 @@
 """x = f(θ, q): the noiseless signal of any sequence in any shape of voxels."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Complex
+from jaxtyping import Array, Complex, PyTree
 
 from mrphys.sequence.base import Sequence
 from mrphys.tissue import Tissue
@@ -30,37 +32,42 @@ def simulate(
     >>> simulate(theta, mr.tissue.literature("white_matter", shape=(4, 5))).shape
     (4, 5, 3)
     """
-    return _simulate(theta.within(q, tolerance), q, chunk)
+    shape = q.voxel_shape
+    rows = jax.tree.map(lambda value: value.reshape(-1, *value.shape[len(shape) :]), q.broadcast())
+    x = over_voxels(_signal, theta.within(q, tolerance), rows, chunk)
+    return x.reshape(*shape, -1)
+
+
+def _signal(theta: Sequence, rows: Tissue) -> Complex[Array, "voxels readouts"]:
+    return theta.signal(rows)
 
 
 @eqx.filter_jit
-def _simulate(theta: Sequence, q: Tissue, chunk: int | None) -> Array:
-    shape = q.voxel_shape
-    voxels = jax.tree.map(
-        lambda value: value.reshape(-1, *value.shape[len(shape) :]), q.broadcast()
-    )
-    count = voxels.m0.size
+def over_voxels(
+    f: Callable[[PyTree, PyTree], PyTree], theta: PyTree, rows: PyTree, chunk: int | None = CHUNK
+) -> PyTree:
+    """f(θ, rows) of a tree of arrays whose first axis is voxels, `chunk` rows at a time, spread
+    over all devices of this process when each has a chunk. Derivatives are taken chunk by chunk."""
     devices = jax.local_devices()
-    per_device = -(-count // len(devices))
-    size = count if chunk is None else min(chunk, per_device)
+    count = jax.tree.leaves(rows)[0].shape[0]
+    size = count if chunk is None else min(chunk, -(-count // len(devices)))
     if count <= size:
-        return theta.signal(voxels).reshape(*shape, -1)
+        return f(theta, rows)
     shares = len(devices) if count >= len(devices) * size else 1
-    rows = -(-count // (size * shares)) * shares
+    chunks = -(-count // (size * shares)) * shares
 
-    def chunks(value: Array) -> Array:
-        spare = [(0, rows * size - count)] + [(0, 0)] * (value.ndim - 1)
-        return jnp.pad(value, spare, mode="edge").reshape(rows, size, *value.shape[1:])
+    def cut(value: Array) -> Array:
+        spare = [(0, chunks * size - count)] + [(0, 0)] * (value.ndim - 1)
+        return jnp.pad(value, spare, mode="edge").reshape(chunks, size, *value.shape[1:])
 
-    def run(theta: Sequence, rows: Tissue) -> Array:
-        return jax.lax.map(jax.checkpoint(lambda q: theta.signal(q)), rows)
+    def run(theta: PyTree, rows: PyTree) -> PyTree:
+        return jax.lax.map(jax.checkpoint(lambda row: f(theta, row)), rows)
 
-    rowed = jax.tree.map(chunks, voxels)
     if shares > 1:
         mesh = Mesh(np.asarray(devices), ("voxels",))
         across = PartitionSpec("voxels")
         run = jax.shard_map(
             run, mesh=mesh, in_specs=(PartitionSpec(), across), out_specs=across, check_vma=False
         )
-    x = run(theta, rowed)
-    return x.reshape(rows * size, -1)[:count].reshape(*shape, -1)
+    found = run(theta, jax.tree.map(cut, rows))
+    return jax.tree.map(lambda value: value.reshape(-1, *value.shape[2:])[:count], found)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from mrphys import epg
+from mrphys.epg import Block
 from mrphys.sequence.base import Sequence
 from mrphys.sequence.train import (
     DEFAULT_PULSE_S,
@@ -49,6 +50,11 @@ class SpinEchoTrain(Sequence):
             tissue, self.refocusing_rad, self.echo_spacing_s, self.moment_rad_per_mm
         )
         return epg.in_phase(jax.lax.complex(jnp.zeros_like(echoes), echoes), tissue)
+
+    @property
+    def blocks(self) -> tuple[Block, Block]:
+        """The same events one by one, for any engine: excitation, then refocusing pulses."""
+        return _blocks(self.refocusing_rad, self.echo_spacing_s, self.excitation_rad, jnp.pi / 2)
 
     @property
     def echo_times_s(self) -> Float[Array, " readouts"]:
@@ -118,17 +124,7 @@ def spin_echo_train(
             moment_rad_per_mm=moment,
             profile=weights(profile),
         )
-    half = spacing / 2
-    excite = block(excitation_rad, [half], shifts=[1], reads=[False])
-    refocus = block(
-        flips,
-        [half, half],
-        phase_rad=phase_rad,
-        receiver_rad=0.0,
-        dephased_s=[0.0, half],
-        shifts=[1, 1],
-        reads=[True, False],
-    )
+    excite, refocus = _blocks(flips, spacing, excitation_rad, phase_rad)
     return train(
         [excite, refocus],
         averages=averages,
@@ -136,6 +132,23 @@ def spin_echo_train(
         moment_rad_per_mm=moment_rad_per_mm,
         profile=profile,
     )
+
+
+def _blocks(
+    refocusing_rad: Array, spacing_s: Array, excitation_rad: Values, phase_rad: Values
+) -> tuple[Block, Block]:
+    half = spacing_s / 2
+    excite = block(excitation_rad, [half], shifts=[1], reads=[False])
+    refocus = block(
+        refocusing_rad,
+        [half, half],
+        phase_rad=phase_rad,
+        receiver_rad=0.0,
+        dephased_s=[0.0, half],
+        shifts=[1, 1],
+        reads=[True, False],
+    )
+    return excite, refocus
 
 
 def spin_echo(

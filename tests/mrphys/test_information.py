@@ -103,3 +103,20 @@ def test_gradient_of_the_bound_in_the_design(wrt):
 def test_unknown_parameters_are_refused():
     with pytest.raises(InputError, match="adc"):
         cramer_rao(diffusion_weighted([0, 1000], te_s=0.08), Q, ("adc",), noise_sd=0.01)
+
+
+def test_bounds_of_a_train_are_those_of_its_jacobian_voxel_by_voxel():
+    theta = mr.sequence.spin_echo_train(np.linspace(1.5, 2.5, 6), 0.01)
+    q = mr.Tissue(t1_s=[0.8, 1.5], t2_s=[0.06, 0.1], b1=[0.9, 1.1])
+    found = mr.cramer_rao(theta, q, ("t2_s", "m0", "b1"), noise_sd=0.02)
+    for i in range(2):
+        t1 = q.t1_s[i]
+
+        def model(p, t1=t1):
+            return theta.signal(mr.Tissue(t1_s=t1, t2_s=p["t2_s"], m0=p["m0"], b1=p["b1"]))
+
+        p = {"b1": q.b1[i], "m0": 1.0, "t2_s": q.t2_s[i]}
+        information = mr.information.fisher_information(model, p, 0.02)
+        expected = np.sqrt(np.diag(np.linalg.inv(information)))
+        for name, sd in zip(sorted(p), expected, strict=True):
+            assert float(found[name][i]) == pytest.approx(sd, rel=1e-6)
