@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
+import mrphys as mr
 from mrphys import InputError
 from mrphys.information import cramer_rao, fisher_information
 from mrphys.sequence import diffusion_weighted
