@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from mrphys.rotation import cos_sin
+from mrphys.rotation import cos_sin, turned
 from mrphys.tissue import Tissue
 
 
@@ -217,13 +217,13 @@ def _down(states: Array) -> Array:
     return jnp.pad(states[1:], ((0, 1), (0, 0)))
 
 
-def _turned(states: tuple[Array, ...], event: tuple[Array, Array]) -> tuple[Array, ...]:
-    """Real states after a pulse, cosine and sine of its flip angle in each voxel given."""
+def _pulse(states: tuple[Array, ...], event: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Real states after a pulse of some flip angle in each voxel, its cosine and sine given."""
     f, g, z = states
-    cos, sin = event[0][None], event[1][None]
-    middle, half = (f + g) / 2, (f - g) / 2
-    turned = cos * half - sin * z
-    return middle + turned, middle - turned, cos * z + sin * half
+    angle, cos, sin = (part[None] for part in event)
+    half, z = turned((f - g) / 2, z, angle, (cos, sin))
+    middle = (f + g) / 2
+    return middle + half, middle - half, z
 
 
 def echo_train(
@@ -261,14 +261,14 @@ def echo_train(
     start = (empty.at[0].set(first), empty, empty)
 
     def spacing(states: tuple, event: tuple) -> tuple[tuple, Array]:
-        f, g, z = _turned(states, event)
+        f, g, z = _pulse(states, event)
         f, g, z = e2 * f, e2 * g, e1 * z
         echo = g[0]
         if lost is not None:
             f, g, z = f * lost[0], g * lost[1], z * lost[2]
         return (_up(f, g[0]), _down(g), z), echo
 
-    _, echoes_seen = jax.lax.scan(spacing, start, cos_sin(flips))
+    _, echoes_seen = jax.lax.scan(spacing, start, (flips, *cos_sin(flips)))
     return echoes_seen * (half[None] / e2)
 
 
@@ -297,7 +297,7 @@ def gradient_train(
     start = (empty, empty, -longitudinal)
 
     def repetition(states: tuple, event: tuple) -> tuple[tuple, Array]:
-        f, g, z = _turned(states, event)
+        f, g, z = _pulse(states, event)
         f, g, z = e2 * f, e2 * g, e1 * z
         signal = f[0]
         if lost is not None:
@@ -305,5 +305,5 @@ def gradient_train(
         below = _down(g)
         return (_up(f, -below[0]), below, z.at[:1].add(recovered)), signal
 
-    _, seen = jax.lax.scan(repetition, start, cos_sin(flips))
+    _, seen = jax.lax.scan(repetition, start, (flips, *cos_sin(flips)))
     return seen / e2

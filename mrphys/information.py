@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
 from operator import attrgetter
 
 import equinox as eqx
@@ -69,7 +68,7 @@ def cramer_rao(
     shape = q.voxel_shape
     rows = jax.tree.map(lambda value: value.reshape(-1, *value.shape[len(shape) :]), q.broadcast())
     noise = jnp.broadcast_to(jnp.asarray(noise_sd, rows.m0.dtype), shape).reshape(-1)
-    sds = over_voxels(partial(_bounds, tuple(wrt)), theta, (rows, noise))
+    sds = over_voxels(eqx.Partial(_bounds, tuple(wrt)), theta, (rows, noise))
     return {name: sds[:, i].reshape(shape) for i, name in enumerate(wrt)}
 
 

@@ -45,3 +45,27 @@ def _derivative(primals, tangents):
     cos, sin = cos_sin(*primals)
     (change,) = tangents
     return (cos, sin), (-sin * change, cos * change)
+
+
+@jax.custom_jvp
+def turned(
+    x: Float[Array, "..."],
+    z: Float[Array, "..."],
+    angle_rad: Float[Array, "..."],
+    cos_and_sin: tuple[Float[Array, "..."], Float[Array, "..."]],
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """A plane rotation, x' = cos α x - sin α z and z' = cos α z + sin α x, given `cos_sin(α)`.
+
+    The derivative is taken with respect to the angle, dx' = -z' dα and dz' = x' dα, and not the
+    cosine and sine: half the work in reverse mode.
+    """
+    cos, sin = cos_and_sin
+    return cos * x - sin * z, cos * z + sin * x
+
+
+@turned.defjvp
+def _turned_derivative(primals, tangents):
+    x, z, angle, (cos, sin) = primals
+    dx, dz, change, _ = tangents
+    x, z = turned(x, z, angle, (cos, sin))
+    return (x, z), (cos * dx - sin * dz - z * change, cos * dz + sin * dx + x * change)

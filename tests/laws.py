@@ -32,7 +32,7 @@ def check_gradient(
     x_flat, unravel = ravel_pytree(jax.tree.map(lambda v: jnp.asarray(v, float), x))
     if scale is None:
         scales = jnp.where(x_flat == 0, 1.0, jnp.abs(x_flat))
-    elif jnp.ndim(scale) == 0 and not isinstance(scale, dict):
+    elif not isinstance(scale, dict) and jnp.ndim(scale) == 0:
         scales = jnp.full_like(x_flat, scale)
     else:
         scales = ravel_pytree(jax.tree.map(lambda v: jnp.asarray(v, float), scale))[0]

@@ -1,0 +1,162 @@
+"""The Bloch engine against rotations, closed forms, its order and finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mrphys as mr
+from mrphys.bloch import Waveform, bloch, lorentzian_offsets_hz
+from mrphys.errors import InputError
+from tests.laws import check_gradient
+
+LASTING = {"t1_s": 20.0, "t2_s": 20.0}
+NO_PULSE = np.zeros(40, complex)
+
+
+@pytest.mark.core
+def test_a_pulse_of_phase_0_turns_z_to_y():
+    for phase, expected in ((0.0, (0, 1, 0)), (np.pi / 2, (-1, 0, 0)), (np.pi, (0, -1, 0))):
+        pulse = Waveform(1e-5, np.array([25e3 * np.exp(1j * phase)]))
+        m = bloch(pulse, mr.Tissue(**LASTING))
+        np.testing.assert_allclose(m[0], expected, atol=2e-6)
+
+
+@pytest.mark.core
+def test_precession_and_relaxation():
+    q = mr.Tissue(t1_s=0.8, t2_s=0.05, b0_hz=np.array([30.0, -11.0]), m0=2.0)
+    start = np.array([[1.0, 0.0, 0.5]] * 2)
+    t = 0.02
+    m = np.asarray(bloch(Waveform(t / 40, NO_PULSE), q, start=start))
+    plus = np.exp(-t / 0.05 - 2j * np.pi * np.array([30.0, -11.0]) * t)
+    np.testing.assert_allclose(m[:, 0] + 1j * m[:, 1], plus, atol=1e-5)
+    np.testing.assert_allclose(m[:, 2], 2 + (0.5 - 2) * np.exp(-t / 0.8), rtol=1e-6)
+
+
+@pytest.mark.core
+def test_rabi():
+    """Off resonance: Mz = 1 - 2 (ω1/Ω)² sin²(Ωt/2)."""
+    offsets = np.linspace(-2000, 2000, 21)
+    b1, t = 700.0, 1.3e-3
+    pulse = Waveform(t / 64, np.full(64, b1 + 0j))
+    m = bloch(pulse, mr.Tissue(b0_hz=offsets, **LASTING))
+    total = np.hypot(b1, offsets)
+    expected = 1 - 2 * (b1 / total) ** 2 * np.sin(np.pi * total * t) ** 2
+    np.testing.assert_allclose(m[:, 2], expected, atol=2e-4)
+
+
+def test_gradient_moments_dephase():
+    q = mr.Tissue(**LASTING, m0=np.ones(5))
+    x = np.linspace(-3, 3, 5)
+    position = np.stack([x, 2 * x, -x], axis=1)
+    gradient = np.random.default_rng(0).normal(size=(40, 3)) * 50
+    start = np.array([[1.0, 0.0, 0.0]] * 5)
+    m = np.asarray(bloch(Waveform(1e-4, NO_PULSE, jnp.asarray(gradient)), q, position, start=start))
+    k = gradient.sum(axis=0) * 1e-4
+    expected = np.exp(-2j * np.pi * position @ k - 4e-3 / 20)
+    np.testing.assert_allclose(m[:, 0] + 1j * m[:, 1], expected, atol=1e-9)
+
+
+def test_motion_is_position_as_a_function_of_time():
+    """Constant velocity in a constant gradient: phase 2π G v t² / 2."""
+    v, g, t = 30.0, 40.0, 0.01
+    gradient = jnp.broadcast_to(jnp.array([g, 0.0, 0.0]), (200, 3))
+    pulse = Waveform(t / 200, np.zeros(200, complex), gradient)
+
+    def where(now):
+        return jnp.stack([v * now, now * 0.0, now * 0.0])[None]
+
+    m = bloch(pulse, mr.Tissue(**LASTING), where, start=np.array([[1.0, 0.0, 0.0]]))
+    phase = np.angle(complex(m[0, 0], m[0, 1]))
+    assert phase == pytest.approx(-2 * np.pi * g * v * t**2 / 2, rel=1e-6)
+
+
+def test_channels_add_by_their_sensitivities():
+    rng = np.random.default_rng(1)
+    b1 = rng.normal(size=(30, 2)) * 200 + 1j * rng.normal(size=(30, 2)) * 200
+    field = rng.normal(size=(4, 2)) + 1j * rng.normal(size=(4, 2))
+    q = mr.Tissue(t1_s=0.5, t2_s=0.05, m0=np.ones(4))
+    together = bloch(Waveform(1e-5, b1), q, sensitivities=field)
+    for i in range(4):
+        alone = bloch(Waveform(1e-5, b1 @ field[i]), mr.Tissue(t1_s=0.5, t2_s=0.05))
+        np.testing.assert_allclose(together[i], alone[0], atol=1e-10)
+
+
+def test_second_order_in_the_dwell_time_and_recorded_all_along():
+    q = mr.Tissue(t1_s=0.01, t2_s=0.004, b0_hz=60.0)
+
+    def at(samples):
+        pulse = Waveform(8e-3 / samples, np.full(samples, 90.0 + 40j))
+        return np.asarray(bloch(pulse, q))[0]
+
+    exact = at(4096)
+    counts = np.array([8, 16, 32, 64])
+    errors = [np.abs(at(n) - exact).max() for n in counts]
+    slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert slope == pytest.approx(-2, abs=0.1)
+    pulse = Waveform(1e-4, np.full(70, 90.0 + 40j))
+    along = bloch(pulse, q, record="all")
+    assert along.shape == (1, 70, 3)
+    np.testing.assert_allclose(along[:, -1], bloch(pulse, q), atol=1e-12)
+
+
+def test_dwell_times_one_by_one_are_as_one():
+    b1 = np.full(50, 300.0 + 0j)
+    q = mr.Tissue(t1_s=0.1, t2_s=0.01, b0_hz=40.0)
+    np.testing.assert_allclose(
+        bloch(Waveform(np.full(50, 2e-5), b1), q), bloch(Waveform(2e-5, b1), q), atol=1e-12
+    )
+
+
+def test_length_is_kept_and_a_pulse_undone():
+    rng = np.random.default_rng(2)
+    b1 = (rng.normal(size=100) + 1j * rng.normal(size=100)) * 500
+    q = mr.Tissue(**LASTING, m0=np.ones(3))
+    there = Waveform(1e-9, b1 * 1e4)
+    m = bloch(there, q)
+    np.testing.assert_allclose(np.linalg.norm(m, axis=1), 1, atol=1e-7)
+    back = bloch(Waveform(1e-9, -b1[::-1] * 1e4), q, start=m)
+    np.testing.assert_allclose(back, [[0, 0, 1]] * 3, atol=1e-6)
+
+
+def test_static_dephasing_by_lorentzian_offsets():
+    for nodes in (200, 400, 800):
+        offsets = np.asarray(lorentzian_offsets_hz(0.03, nodes))
+        for t in (0.003, 0.01, 0.03):
+            decay = np.exp(-2j * np.pi * offsets * t).mean()
+            assert abs(decay - np.exp(-t / 0.03)) < 6 / nodes
+    np.testing.assert_array_equal(lorentzian_offsets_hz(np.inf, 8), 0)
+
+
+def test_derivatives_in_everything_also_at_rest():
+    position = np.array([[0.0, 1.0, 2.0], [1.0, -1.0, 0.5]])
+
+    def end(p):
+        waveform = Waveform(p["dt"], p["re"] + 1j * p["im"], p["gradient"])
+        q = mr.Tissue(t1_s=p["t1"], t2_s=p["t2"], b0_hz=p["b0"], b1=p["b1"])
+        return bloch(waveform, q, p["position"])
+
+    rng = np.random.default_rng(3)
+    p = {
+        "dt": 1e-4, "re": rng.normal(size=40) * 100, "im": rng.normal(size=40) * 100,
+        "gradient": rng.normal(size=(40, 3)) * 10, "t1": np.array([0.5, 1.0]), "t2": 0.05,
+        "b0": 5.0, "b1": 1.0, "position": position,
+    }  # fmt: skip
+    check_gradient(end, jax.tree.map(jnp.asarray, p), directions=4)
+    still = {**p, "re": 0 * p["re"], "im": 0 * p["im"], "gradient": 0 * p["gradient"], "b0": 0.0}
+    scale = {**{k: jnp.ones_like(jnp.asarray(v)) for k, v in p.items()}, "dt": 1e-5, "t2": 0.01}
+    check_gradient(end, jax.tree.map(jnp.asarray, still), scale=scale, directions=4)
+
+
+@pytest.mark.parametrize(
+    ("call", "found"),
+    [
+        (lambda: Waveform(1e-5, np.zeros(4, complex), jnp.zeros((3, 3))), "as many samples"),
+        (lambda: Waveform(-1e-5, np.zeros(4, complex)), "dt_s"),
+        (lambda: Waveform(1e-5, np.array([np.nan + 0j])), "NaN"),
+        (lambda: bloch(Waveform(1e-5, np.zeros((4, 2), complex)), mr.Tissue(**LASTING)), "channel"),
+    ],
+)
+def test_one_clear_error_each(call, found):
+    with pytest.raises(InputError, match=found):
+        call()
