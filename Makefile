@@ -7,13 +7,13 @@ OUT ?= results
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCHMARKS := $(filter-out benchmarks/reference_patients.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/reference_patients.py benchmarks/rival_%,$(wildcard benchmarks/*.py))
 export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
 
-.PHONY: help setup demo test long check format bench notebooks reference wheel lock clean
+.PHONY: help setup demo test long check format bench bench-rivals notebooks reference wheel lock clean
 
 help: ## list these commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(READY) ## make .venv with the locked versions
 
@@ -45,6 +45,10 @@ format: setup ## format the code, mend what the linter can
 
 bench: setup ## every benchmark: speed and accuracy on this machine
 	@set -e; for script in $(BENCHMARKS); do echo $$script; $(BIN)/python $$script; done
+
+bench-rivals: ## an environment of its own for the rivals that benchmarks name
+	$(PYTHON) -m venv .cache/rivals
+	.cache/rivals/bin/pip install --quiet --disable-pip-version-check -r benchmarks/rivals.txt
 
 notebooks: setup ## run every notebook script at its small size
 	@set -e; for script in $(wildcard notebooks/*.py); do \

@@ -1,17 +1,34 @@
 """Magnetic resonance physics: x = f(θ, q), y = A x + η, and back to q.
 
 q  Tissue, tissue, phantom   what each voxel is: literature values, anatomy
-θ  sequence                  what the scanner does
+θ  sequence, rf              what the scanner does; pulses sample by sample
 x  simulate                  the noiseless signal;  noise makes it a measurement
+   epg, bloch                the engines: extended phase graphs, isochromats
+y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
    mapping                   q from measurements, with its standard deviation
    information, cramer_rao   how well θ could determine q
    Volume, units, io         images in space, constants and range checks, files
 """
 
-from mrphys import information, io, mapping, noise, phantom, sequence, tissue, units
+from mrphys import (
+    bloch,
+    coils,
+    epg,
+    information,
+    io,
+    mapping,
+    noise,
+    phantom,
+    rf,
+    sequence,
+    tissue,
+    units,
+)
 from mrphys.errors import InputError, Problem
 from mrphys.information import cramer_rao
+from mrphys.scan import simulate_scan
 from mrphys.simulate import simulate
+from mrphys.spins import SpinCloud
 from mrphys.tissue import Tissue
 from mrphys.volume import Volume
 
@@ -19,16 +36,22 @@ __version__ = "0.1.0"
 __all__ = [
     "InputError",
     "Problem",
+    "SpinCloud",
     "Tissue",
     "Volume",
+    "bloch",
+    "coils",
     "cramer_rao",
+    "epg",
     "information",
     "io",
     "mapping",
     "noise",
     "phantom",
+    "rf",
     "sequence",
     "simulate",
+    "simulate_scan",
     "tissue",
     "units",
 ]

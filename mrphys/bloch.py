@@ -11,6 +11,7 @@ Bloch 1946, doi:10.1103/PhysRev.70.460.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -155,7 +156,7 @@ def _play(motion: Motion | None, everything: bool, waveform: Waveform, rows: dic
     # Real and imaginary parts apart, an array for each axis: complex or strided arrays would keep
     # the loop from being vectorised.
     real, imaginary = (part.T for part in (transmit.real, transmit.imag))
-    fixed = None if position is None else position.T
+    fixed: Any = None if position is None else position.T
 
     def sample(m: tuple, event: tuple) -> tuple[tuple, tuple | None]:
         b1x, b1y, gradient, dt, between, now = event
@@ -167,7 +168,7 @@ def _play(motion: Motion | None, everything: bool, waveform: Waveform, rows: dic
         offset = q.b0_hz
         if gradient is not None:
             where = motion(now).T if motion is not None else fixed
-            offset = offset + jnp.tensordot(gradient, where, 1)
+            offset = offset + sum(gradient[axis] * where[axis] for axis in range(3))
         turn = 2 * jnp.pi * dt
         m = rotated(m, (turn * across, turn * along, turn * offset))
         after = relaxed(m, *relaxation(dt / 2)) if everything else None
