@@ -11,7 +11,6 @@ Bloch 1946, doi:10.1103/PhysRev.70.460.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -50,17 +49,22 @@ class Waveform(eqx.Module):
 
     dt_s: Float[Array, "..."] = eqx.field(converter=lambda v: jnp.asarray(v, float))
     b1_hz: Complex[Array, "samples ..."] = eqx.field(converter=_complex)
-    gradient_hz_per_mm: Float[Array, "samples 3"] | None = None
+    gradient_hz_per_mm: Float[Array, "samples 3"] | None = eqx.field(
+        converter=lambda v: None if v is None else jnp.asarray(v), default=None
+    )
 
     def __check_init__(self):
         count = self.b1_hz.shape[0]
-        lengths = {"dt_s": self.dt_s.shape, "b1_hz": self.b1_hz.shape[:1]}
-        if self.gradient_hz_per_mm is not None:
-            lengths["gradient_hz_per_mm"] = self.gradient_hz_per_mm.shape[:1]
-            check_finite("Waveform gradient_hz_per_mm", self.gradient_hz_per_mm)
-        if any(shape not in ((), (count,)) for shape in lengths.values()):
-            found = ", ".join(f"{name} {shape}" for name, shape in lengths.items())
-            raise InputError(Problem("Waveform", found, "as many samples of each"))
+        gradient = self.gradient_hz_per_mm
+        shapes = {"dt_s": self.dt_s.shape, "b1_hz": self.b1_hz.shape}
+        if gradient is not None:
+            shapes["gradient_hz_per_mm"] = gradient.shape
+            check_finite("Waveform gradient_hz_per_mm", gradient)
+        match = self.dt_s.shape in ((), (count,)) and self.b1_hz.ndim <= 2
+        if not count or not match or (gradient is not None and gradient.shape != (count, 3)):
+            found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            expected = "as many samples of each, at least one: (n,), (n,) and (n, 3)"
+            raise InputError(Problem("Waveform", found, expected))
         check_time_s("Waveform dt_s", self.dt_s, high=1.0)
         check_finite("Waveform b1_hz", jnp.abs(self.b1_hz))
 
@@ -82,7 +86,8 @@ def bloch(
     """Magnetisation (Mx, My, Mz) of a row of voxels at the end, (voxels, 3), or with record="all"
     after every sample, (voxels, samples, 3).
 
-    position_mm    of each voxel, or for flow and rigid motion a function of the time in s
+    position_mm    of each voxel, or for flow, rigid motion and diffusion (`random_walk`) a function
+                   of the time in s
     start          magnetisation before; m0 along z unless given
     sensitivities  transmit field of each channel at each voxel, for waveforms of several channels
 
@@ -113,6 +118,11 @@ def bloch(
     if sensitivities is not None:
         rows["transmit"] = rows["transmit"] * q.b1[:, None]
     motion = position_mm if callable(position_mm) else None
+    parts = (waveform, rows)
+    dtype = jnp.result_type(*(leaf.real.dtype for leaf in jax.tree.leaves(parts)))
+    waveform, rows = jax.tree.map(
+        lambda v: v.astype(jnp.result_type(dtype, 1j) if jnp.iscomplexobj(v) else dtype), parts
+    )
     play = eqx.Partial(_play, motion, record == "all")
     return over_voxels(play, waveform, rows, None if motion else CHUNK)
 
@@ -142,24 +152,25 @@ def _play(motion: Motion | None, everything: bool, waveform: Waveform, rows: dic
     q, position, transmit = rows["q"], rows["position_mm"], rows["transmit"]
     samples = waveform.b1_hz.shape[0]
     b1 = waveform.b1_hz.reshape(samples, -1)
-    dt = jnp.broadcast_to(waveform.dt_s, (samples,)).astype(q.m0.dtype)
+    dt = jnp.broadcast_to(waveform.dt_s, (samples,))
     middle = jnp.cumsum(dt) - dt / 2
     uniform = waveform.dt_s.ndim == 0
     gradient = waveform.gradient_hz_per_mm
 
+    # What is lost, not what is left: rounded, e^-t/T of many short samples would add up its error.
     def relaxation(time: Array) -> tuple[Array, Array]:
-        return jnp.exp(-time / q.t2_s), jnp.exp(-time / q.t1_s)
+        return jnp.expm1(-time / q.t2_s), jnp.expm1(-time / q.t1_s)
 
-    def relaxed(m: tuple, e2: Array, e1: Array) -> tuple:
-        return m[0] * e2, m[1] * e2, q.m0 + (m[2] - q.m0) * e1
+    def relaxed(m: tuple, lost2: Array, lost1: Array) -> tuple:
+        return m[0] + m[0] * lost2, m[1] + m[1] * lost2, m[2] + (m[2] - q.m0) * lost1
 
     # Real and imaginary parts apart, an array for each axis: complex or strided arrays would keep
     # the loop from being vectorised.
     real, imaginary = (part.T for part in (transmit.real, transmit.imag))
-    fixed: Any = None if position is None else position.T
+    fixed = () if position is None else tuple(position.T)
 
-    def sample(m: tuple, event: tuple) -> tuple[tuple, tuple | None]:
-        b1x, b1y, gradient, dt, between, now = event
+    def turned(m: tuple, event: tuple) -> tuple:
+        b1x, b1y, gradient, dt, now = event
         across = sum(real[i] * b1x[i] for i in range(b1x.size))
         along = sum(real[i] * b1y[i] for i in range(b1x.size))
         if jnp.iscomplexobj(transmit):
@@ -167,28 +178,31 @@ def _play(motion: Motion | None, everything: bool, waveform: Waveform, rows: dic
             along = along + sum(imaginary[i] * b1x[i] for i in range(b1x.size))
         offset = q.b0_hz
         if gradient is not None:
-            where = motion(now).T if motion is not None else fixed
+            where = motion(now).T.astype(dt.dtype) if motion is not None else fixed
             offset = offset + sum(gradient[axis] * where[axis] for axis in range(3))
         turn = 2 * jnp.pi * dt
-        m = rotated(m, (turn * across, turn * along, turn * offset))
-        after = relaxed(m, *relaxation(dt / 2)) if everything else None
+        return rotated(m, (turn * across, turn * along, turn * offset))
+
+    def sample(m: tuple, event: tuple) -> tuple[tuple, tuple | None]:
+        played, between = event
+        m = turned(m, played)
+        after = relaxed(m, *relaxation(played[3] / 2)) if everything else None
         return relaxed(m, *(constant if uniform else relaxation(between))), after
 
     half = dt / 2
-    between = half + jnp.append(half[1:], 0.0)
     constant = relaxation(dt[0])
     m = relaxed(tuple(rows["start"].T), *relaxation(half[0]))
-    if gradient is not None and motion is None and position is None:
+    if motion is None and position is None:
         gradient = None
-    events = (b1.real, b1.imag, gradient, dt, between, middle)
-    m, along = _in_segments(sample, m, events, samples)
+    events = (b1.real, b1.imag, gradient, dt, middle)
     if everything:
+        between = half + jnp.append(half[1:], half[-1])
+        along = _in_segments(sample, m, (events, between), samples)[1]
         return jnp.moveaxis(jnp.stack(along), (0, 1, 2), (2, 1, 0))
-    if uniform:
-        # A whole interval was played after the last sample where half belongs.
-        e2, e1 = relaxation(-half[0])
-        m = relaxed(m, e2, e1)
-    return jnp.stack(m, axis=1)
+    first = jax.tree.map(lambda v: v[:-1], events)
+    m, _ = _in_segments(sample, m, (first, half[:-1] + half[1:]), samples - 1)
+    m = turned(m, jax.tree.map(lambda v: v[-1], events))
+    return jnp.stack(relaxed(m, *relaxation(half[-1])), axis=1)
 
 
 def _in_segments(step: Callable, m: tuple, events: tuple, samples: int) -> tuple:
@@ -235,6 +249,32 @@ def rotated(
         m[1] + cos * ty + (tz * x - tx * z),
         m[2] + cos * tz + (tx * y - ty * x),
     )
+
+
+class RandomWalk(eqx.Module):
+    """Free diffusion: the position of each voxel, of one spin each, in the middle of each sample,
+    in mm (samples, voxels, 3); a `Motion`."""
+
+    path_mm: Float[Array, "samples voxels 3"]
+    end_s: Float[Array, " samples"]
+
+    def __call__(self, time_s: Array) -> Float[Array, "voxels 3"]:
+        return self.path_mm[jnp.searchsorted(self.end_s, time_s)]
+
+
+def random_walk(
+    waveform: Waveform, q: Tissue, position_mm: Float[Array | np.ndarray, "voxels 3"], key: Array
+) -> RandomWalk:
+    """A walk from `position_mm` at q.adc_mm2_per_s, its steps normal of variance 2 ADC dt along
+    each axis, to be played with the waveform. Differentiable in ADC where that is positive."""
+    samples, start = waveform.b1_hz.shape[0], jnp.asarray(position_mm, float)
+    dt = jnp.broadcast_to(waveform.dt_s, (samples,))
+    since = dt / 2 + jnp.append(0.0, dt[:-1] / 2)
+    variance = 2 * since[:, None] * jnp.broadcast_to(q.adc_mm2_per_s, start.shape[:1])[None]
+    moving = variance > 0
+    size = jnp.where(moving, jnp.sqrt(jnp.where(moving, variance, 1.0)), 0.0)
+    steps = size[..., None] * jax.random.normal(key, (samples, *start.shape), start.dtype)
+    return RandomWalk(start[None] + jnp.cumsum(steps, axis=0), jnp.cumsum(dt))
 
 
 def lorentzian_offsets_hz(t2prime_s: Values, nodes: int) -> Float[Array, "... nodes"]:

@@ -81,7 +81,7 @@ def _bounds(
     still = jax.tree.map(jnp.zeros_like, q)
     moves = [eqx.tree_at(attrgetter(name), still, replace_fn=jnp.ones_like) for name in wrt]
     together = jax.tree.map(lambda *parts: jnp.stack(parts), *moves)
-    slopes = jax.vmap(lambda move: jax.jvp(theta.signal, (q,), (move,))[1])(together)
+    slopes = jax.vmap(lambda move: jax.jvp(theta.signals, (q,), (move,))[1])(together)
     whitened = slopes / theta.readout_sd(noise)[None]
     both = jnp.concatenate([whitened.real, whitened.imag], axis=-1)
     information = jnp.einsum("pvr,qvr->vpq", both, both)

@@ -1,6 +1,7 @@
 """Radio-frequency pulses: shapes, their design, and the slice profile they make."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
@@ -9,7 +10,9 @@ from scipy import signal
 from mrphys.bloch import Waveform, bloch
 from mrphys.errors import InputError, Problem
 from mrphys.tissue import Tissue
-from mrphys.units import Values, check_finite, check_flip_rad, check_time_s
+from mrphys.units import Values, check_finite, check_flip_rad, check_range, check_time_s
+
+Number = float | int
 
 
 class Pulse(eqx.Module):
@@ -18,9 +21,7 @@ class Pulse(eqx.Module):
     Raises InputError for samples that are not finite and times that are not positive.
     """
 
-    b1_hz: Complex[Array, " samples"] = eqx.field(
-        converter=lambda v: jnp.asarray(v).astype(jnp.result_type(float, 1j))
-    )
+    b1_hz: Complex[Array, " samples"] = eqx.field(converter=lambda v: jnp.asarray(v, complex))
     dt_s: Float[Array, ""] = eqx.field(converter=lambda v: jnp.asarray(v, float))
 
     def __check_init__(self):
@@ -44,9 +45,8 @@ class Pulse(eqx.Module):
 
 
 def _shaped(shape: np.ndarray, flip_rad: Values, duration_s: Values) -> Pulse:
-    flip, duration = jnp.asarray(flip_rad, float), jnp.asarray(duration_s, float)
-    dt = duration / shape.size
-    return Pulse(flip / (2 * jnp.pi) * shape / (shape.sum() * dt), dt)
+    dt = jnp.asarray(duration_s, float) / shape.size
+    return Pulse(jnp.asarray(flip_rad, float) / (2 * jnp.pi) * shape / (shape.sum() * dt), dt)
 
 
 def _check(where: str, flip_rad: Values, duration_s: Values) -> None:
@@ -72,9 +72,9 @@ def hard(flip_rad: Values, duration_s: Values = 1e-4, samples: int = 1) -> Pulse
 def sinc(
     flip_rad: Values,
     duration_s: Values,
-    time_bandwidth: float | int = 4.0,
+    time_bandwidth: Number = 4.0,
     samples: int = 256,
-    apodisation: float | int = 0.5,
+    apodisation: Number = 0.5,
 ) -> Pulse:
     """sinc(TBW t/T) under a raised cosine (1 - a) + a cos(2πt/T): a 0.5 is Hann's window, 0.46
     Hamming's, 0 none. Bandwidth TBW / T."""
@@ -85,67 +85,68 @@ def sinc(
 
 
 def gauss(
-    flip_rad: Values, duration_s: Values, time_bandwidth: float | int = 3.0, samples: int = 256
+    flip_rad: Values, duration_s: Values, time_bandwidth: Number = 3.0, samples: int = 256
 ) -> Pulse:
     """A Gaussian whose spectrum has full width TBW / T at half maximum."""
     _check("gauss", flip_rad, duration_s)
-    t = _middles(samples)
-    return _shaped(
-        np.exp(-((np.pi * time_bandwidth * t) ** 2) / (4 * np.log(2))), flip_rad, duration_s
-    )
+    square = (np.pi * time_bandwidth * _middles(samples)) ** 2
+    return _shaped(np.exp(-square / (4 * np.log(2))), flip_rad, duration_s)
 
 
 def slr(
     kind: str,
     duration_s: Values,
-    time_bandwidth: float | int = 6.0,
+    time_bandwidth: Number = 6.0,
     samples: int = 256,
-    pass_ripple: float | int = 0.01,
-    stop_ripple: float | int = 0.01,
-    flip_rad: float | int | None = None,
+    pass_ripple: Number = 0.01,
+    stop_ripple: Number = 0.01,
+    flip_rad: Number | None = None,
 ) -> Pulse:
     """A linear-phase pulse by the Shinnar-Le Roux transform.
 
-    kind  "small_tip", "excitation" (π/2), "refocusing" (crushed, π) or "inversion" (π): which
-          profile the ripples are of; flip_rad other than these scales the profile of B
+    kind      "small_tip", "excitation", "refocusing" (crushed) or "inversion": which profile the
+              ripples are of, |M+|, |M+|, |B|² or Mz, relative to its height (Mz: to m0)
+    flip_rad  of small_tip (0.1) and excitation (π/2), at most π/2; of the others π
 
-    The B polynomial is a least-squares FIR filter of the ripples that make those of the profile;
-    A has minimum phase and |A|² + |B|² = 1; both are inverted to samples. Design is done once, in
-    float64, and not differentiated. Raises InputError for another kind, and time-bandwidths too
-    small for their ripples.
-
+    The B polynomial is an equiripple FIR filter of the ripples that make those of the profile; A
+    has minimum phase and |A|² + |B|² = 1. The slice, from middle to middle of its edges, is
+    time_bandwidth / duration wide. Designed in float64, not differentiated. Raises InputError for
+    another kind, values out of range, and time-bandwidths too small for their ripples.
     Pauly et al. 1991, doi:10.1109/42.75611.
     """
     flips = {"small_tip": 0.1, "excitation": np.pi / 2, "refocusing": np.pi, "inversion": np.pi}
     if kind not in flips:
         raise InputError(Problem("slr: kind", repr(kind), f"one of {', '.join(flips)}"))
-    flip = flips[kind] if flip_rad is None else flip_rad
+    flip = flips[kind] if flip_rad is None else float(flip_rad)
+    low, high = (np.pi, np.pi) if flips[kind] == np.pi else (1e-6, np.pi / 2)
     _check("slr", flip, duration_s)
-    ripples = {
-        "small_tip": (pass_ripple, stop_ripple),
-        "excitation": (np.sqrt(pass_ripple / 2), stop_ripple / np.sqrt(2)),
-        "refocusing": (pass_ripple / 4, np.sqrt(stop_ripple)),
-        "inversion": (pass_ripple / 8, np.sqrt(stop_ripple / 2)),
-    }[kind]
-    width = _transition(*ripples) / time_bandwidth
-    if not 0 < width < 1:
-        found = f"time-bandwidth {time_bandwidth:g}"
-        raise InputError(Problem("slr", found, f"more than {time_bandwidth * width:.2g}"))
-    edge = time_bandwidth / samples
-    bands = [0.0, (1 - width) * edge, (1 + width) * edge, 1.0]
-    taps = signal.firls(
-        samples - 1 + samples % 2, bands, [1, 1, 0, 0], weight=[1, ripples[0] / ripples[1]]
-    )
-    if samples % 2 == 0:
-        # Type-II length by interpolating the odd filter half a sample on.
-        spectrum = np.fft.rfft(np.append(taps, 0.0))
-        spectrum *= np.exp(-1j * np.pi * np.arange(spectrum.size) / samples)
-        taps = np.fft.irfft(spectrum, samples)
-    b = np.sin(flip / 2) * taps / taps.sum()
-    b = b / max(1.0, np.abs(np.fft.fft(b, 16 * samples)).max() / (1 - 1e-7))
-    angles, phases = _inverse_slr(_minimum_phase(b), b)
+    check_range(f"slr: flip_rad of {kind}", flip, low - 1e-6, high + 1e-6, "rad")
+    check_range("slr: ripples", [pass_ripple, stop_ripple], 1e-6, 0.3, "", "per cent for a ratio")
+    check_range("slr: time_bandwidth", time_bandwidth, 0.0, samples / 4, "", "too few samples")
+    inside, outside = _polynomial_ripples(kind, flip, pass_ripple, stop_ripple)
+    taps = _equiripple(time_bandwidth, samples, inside, outside)
+    if kind == "small_tip":
+        angles = flip * taps
+    else:
+        highest = np.abs(np.fft.fft(taps, 64 * samples)).max()
+        angles = _inverse_slr(np.sin(flip / 2) * taps / (highest if flips[kind] == np.pi else 1.0))
     dt = float(np.asarray(duration_s)) / samples
-    return Pulse(angles * np.exp(1j * phases) / (2 * np.pi * dt), dt)
+    return Pulse(angles / (2 * np.pi * dt), dt)
+
+
+def _polynomial_ripples(
+    kind: str, flip_rad: float, inside: float, outside: float
+) -> tuple[float, float]:
+    """Ripples of B, relative to its height, from those of the profile: the table of Pauly et al.,
+    its row of excitation for any flip up to π/2."""
+    if kind == "small_tip":
+        return inside, outside
+    if flip_rad > 3:
+        part = 2 if kind == "inversion" else 1
+        return inside / (4 * part), float(np.sqrt(outside / part))
+    least = np.arcsin(np.sin(flip_rad) * (1 - inside))
+    below, above = np.sin([least / 2, (np.pi - least) / 2]) / np.sin(flip_rad / 2)
+    return float(min(1 - below, above - 1)), float(outside * np.cos(flip_rad / 2))
 
 
 def _transition(pass_ripple: float, stop_ripple: float) -> float:
@@ -155,37 +156,46 @@ def _transition(pass_ripple: float, stop_ripple: float) -> float:
     return float(rising + (-2.66e-3 * p**2 - 5.941e-1 * p - 4.278e-1))
 
 
-def _minimum_phase(b: np.ndarray) -> np.ndarray:
-    """A polynomial of minimum phase with |A|² = 1 - |B|² on the unit circle."""
-    size = 16 * b.size
-    size += size % 2
-    magnitude = np.sqrt(np.maximum(1 - np.abs(np.fft.fft(b, size)) ** 2, 1e-14))
-    cepstrum = np.fft.ifft(np.log(magnitude))
+def _equiripple(time_bandwidth: Number, samples: int, inside: float, outside: float) -> np.ndarray:
+    """A low-pass filter of these ripples; its edges begin as wide as D∞, which is a fit, and are
+    widened until they are met."""
+    width = max(_transition(inside, outside), 0.1) / max(time_bandwidth, 1e-9)
+    while width < 1:
+        edges = time_bandwidth / (2 * samples) * np.array([1 - width, 1 + width])
+        bands, weight = [0.0, *edges, 0.5], [1.0, inside / outside]
+        taps = signal.remez(samples, bands, [1.0, 0.0], weight=weight, maxiter=200)
+        within = np.linspace(0, edges[0], 512)
+        gain = np.cos(2 * np.pi * np.outer(within, np.arange(samples) - (samples - 1) / 2)) @ taps
+        if np.abs(gain - 1).max() < 1.01 * inside:
+            return taps
+        width *= 1.02
+    found = f"time-bandwidth {time_bandwidth:g}"
+    raise InputError(Problem("slr", found, f"more than {time_bandwidth * width:.2g}"))
+
+
+def _inverse_slr(b: np.ndarray) -> np.ndarray:
+    """Angles of the hard pulses about x, in order of play, whose product has polynomial i B, and an
+    A of minimum phase with |A|² = 1 - |B|² on the unit circle."""
+    size = 2 ** int(np.ceil(np.log2(256 * b.size)))
+    square = np.maximum(1 - np.abs(np.fft.fft(b, size)) ** 2, 1e-10)
     fold = np.zeros(size)
     fold[0] = fold[size // 2] = 1
     fold[1 : size // 2] = 2
-    return np.fft.ifft(np.exp(np.fft.fft(fold * cepstrum)))[: b.size]
-
-
-def _inverse_slr(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hard pulses, flip angles and phases in order of play, whose product has polynomials A, B."""
-    a, b = a.astype(complex), b.astype(complex)
-    angles, phases = np.zeros(a.size), np.zeros(a.size)
-    for i in range(a.size - 1, -1, -1):
-        ratio = b[0] / a[0]
-        cos = 1 / np.sqrt(1 + np.abs(ratio) ** 2)
-        sin = np.conj(cos * ratio)
-        angles[i], phases[i] = 2 * np.arctan2(np.abs(sin), cos), np.angle(sin)
-        a, b = cos * a + sin * b, -np.conj(sin) * a + cos * b
-        a, b = a[:i], b[1 : i + 1]
-    return angles, phases
+    cepstrum = np.fft.ifft(np.log(square) / 2).real
+    a = np.fft.ifft(np.exp(np.fft.fft(fold * cepstrum))).real[: b.size]
+    angles = np.zeros(b.size)
+    for i in range(b.size - 1, -1, -1):
+        angles[i] = 2 * np.arctan2(b[0], a[0])
+        cos, sin = np.cos(angles[i] / 2), np.sin(angles[i] / 2)
+        a, b = (cos * a + sin * b)[:i], (cos * b - sin * a)[1 : i + 1]
+    return angles
 
 
 def hyperbolic_secant(
     duration_s: Values,
     peak_b1_hz: Values,
-    beta: float | int = 5.3,
-    mu: float | int = 4.9,
+    beta: Number = 5.3,
+    mu: Number = 4.9,
     samples: int = 512,
 ) -> Pulse:
     """The adiabatic inversion B1 sech(β τ)^(1 + iµ), τ from -1 to 1 over the pulse.
@@ -199,40 +209,75 @@ def hyperbolic_secant(
     return Pulse(jnp.asarray(peak_b1_hz, float) * shape, jnp.asarray(duration_s, float) / samples)
 
 
+def adiabatic_passage(
+    duration_s: Values,
+    peak_b1_hz: Values,
+    sweep_hz: Values = 15e3,
+    zeta: Number = 5.0,
+    kappa: Number = 1.52,
+    samples: int = 1024,
+    half: bool = False,
+) -> Pulse:
+    """Inversion, or by half of it excitation to +y, whatever B1 above its threshold.
+
+    The half passage has amplitude tanh(ζτ) and frequency -sweep_hz tan(κ(1 - τ)) / tan κ, τ from 0
+    to 1: its field turns from z to across. The full one goes on backwards in time with the
+    frequency reversed. Raises InputError for values out of range, and samples too long for the
+    sweep. Garwood & Ke 1991, doi:10.1016/0022-2364(91)90137-I.
+    """
+    amplitude, phase = _passage(duration_s, sweep_hz, zeta, kappa, samples, 1 if half else 2)
+    if not half:
+        amplitude, phase = (jnp.concatenate([part, part[::-1]]) for part in (amplitude, phase))
+    return _modulated(amplitude, phase + jnp.pi / 2, peak_b1_hz, duration_s)
+
+
 def bir4(
     flip_rad: Values,
     duration_s: Values,
     peak_b1_hz: Values,
-    sweep_hz: float | int = 25e3,
-    zeta: float | int = 5.0,
-    kappa: float | int = 1.45,
-    samples: int = 4096,
+    sweep_hz: Values = 15e3,
+    zeta: Number = 5.0,
+    kappa: Number = 1.52,
+    samples: int = 2048,
 ) -> Pulse:
-    """BIR-4: a plane rotation of any flip angle about x, whatever B1 above its threshold.
+    """BIR-4: a rotation of any state by any flip angle about x, whatever B1 above its threshold.
 
-    Four tanh/tan half passages (amplitude tanh(ζ(1 - τ)), frequency tan(κτ)/tan κ times
-    `sweep_hz`), the middle two shifted in phase by π + flip/2 and back.
-
-    Garwood & Ke 1991, doi:10.1016/0022-2364(91)90137-I.
+    Four half passages, the first and third backwards in time, the middle two shifted in phase by
+    π + flip/2. Otherwise as `adiabatic_passage`.
     """
     _check("bir4", flip_rad, duration_s)
-    quarter = samples // 4
-    tau = (np.arange(quarter) + 0.5) / quarter
-    duration = jnp.asarray(duration_s, float)
-    dt = duration / (4 * quarter)
-    rising, falling = np.tanh(zeta * tau), np.tanh(zeta * (1 - tau))
-    # Frequency is zero where a passage starts at full amplitude and largest where it ends.
-    out = np.tan(kappa * tau) / np.tan(kappa)
-    back = -np.tan(kappa * (1 - tau)) / np.tan(kappa)
-    amplitude = np.concatenate([falling, rising, falling, rising])
-    frequency = np.concatenate([out, back, out, back]) * sweep_hz
-    steps = 2 * jnp.pi * jnp.asarray(frequency) * dt
-    phase = jnp.cumsum(steps) - steps / 2
-    middle = np.repeat([0.0, 1.0, 1.0, 0.0], quarter)
-    shift = jnp.asarray(middle) * (jnp.pi + jnp.asarray(flip_rad, float) / 2)
-    return Pulse(
-        jnp.asarray(peak_b1_hz, float) * jnp.asarray(amplitude) * jnp.exp(1j * (shift - phase)), dt
+    passage = _passage(duration_s, sweep_hz, zeta, kappa, samples, 4)
+    amplitude, phase = (jnp.tile(jnp.concatenate([part[::-1], part]), 2) for part in passage)
+    middle = jnp.asarray(np.repeat([0.0, 1.0, 1.0, 0.0], samples // 4))
+    # The outer two at π: at 0 the turn would be about -x.
+    phase = phase + jnp.pi + middle * (jnp.pi + jnp.asarray(flip_rad, float) / 2)
+    return _modulated(amplitude, phase, peak_b1_hz, duration_s)
+
+
+def _passage(
+    duration_s: Values, sweep_hz: Values, zeta: Number, kappa: Number, samples: int, parts: int
+) -> tuple[Array, Array]:
+    """Relative amplitude and phase of a half passage, one of `parts`, ending at phase 0."""
+    check_time_s("adiabatic pulse: duration_s", duration_s, low=1e-7, high=1.0)
+    check_range("adiabatic pulse: zeta", zeta, 1.0, 100.0, "")
+    check_range("adiabatic pulse: kappa", kappa, 0.01, 1.57, "rad", "tan κ given for κ")
+    if samples < 1 or samples % parts:
+        raise InputError(
+            Problem("adiabatic pulse: samples", f"{samples}", f"a multiple of {parts}")
+        )
+    turns = jnp.asarray(sweep_hz, float) * jnp.asarray(duration_s, float)
+    cause = "too few samples"
+    check_range("adiabatic pulse: sweep", turns / samples, -0.5, 0.5, "cycles a sample", cause)
+    tau = _middles(samples // parts) + 0.5
+    integral = np.log(np.cos(kappa * (1 - tau))) / (kappa * np.tan(kappa))
+    return jnp.asarray(np.tanh(zeta * tau), float), 2 * jnp.pi * turns / parts * integral
+
+
+def _modulated(amplitude: Array, phase_rad: Array, peak_b1_hz: Values, duration_s: Values) -> Pulse:
+    b1_hz = (
+        jnp.asarray(peak_b1_hz, float) * amplitude * (jnp.cos(phase_rad) + 1j * jnp.sin(phase_rad))
     )
+    return Pulse(b1_hz, jnp.asarray(duration_s, float) / amplitude.size)
 
 
 def slice_profile(
@@ -240,17 +285,15 @@ def slice_profile(
     gradient_hz_per_mm: Values,
     position_mm: Float[np.ndarray, " positions"] | Float[Array, " positions"],
     start: tuple[float, float, float] = (0.0, 0.0, 1.0),
+    q: Tissue | None = None,
 ) -> Float[Array, "positions 3"]:
     """Magnetisation along the slice direction after the pulse under a constant gradient, without
-    relaxation and without rephasing."""
+    rephasing; of tissue q, of one voxel or one for each position, or without relaxation."""
     position = jnp.asarray(position_mm, float)
-    place = jnp.stack([jnp.zeros_like(position), jnp.zeros_like(position), position], axis=1)
-    along = jnp.array([0.0, 0.0, 1.0]) * jnp.asarray(gradient_hz_per_mm, float)
-    gradient = jnp.broadcast_to(along, (pulse.b1_hz.size, 3))
-    lasting = jnp.full(position.shape, jnp.inf)
-    q = eqx.tree_at(
-        lambda q: (q.t1_s, q.t2_s), Tissue(t1_s=jnp.ones_like(position), t2_s=1.0), (lasting,) * 2
-    )
+    gradient = jnp.broadcast_to(jnp.asarray(gradient_hz_per_mm, float), (pulse.b1_hz.size, 1))
+    lasting = jnp.asarray(jnp.inf, float)
+    still = eqx.tree_at(lambda q: (q.t1_s, q.t2_s), Tissue(t1_s=1.0, t2_s=1.0), (lasting, lasting))
+    row = jax.tree.map(lambda value: jnp.broadcast_to(value, position.shape), q or still)
     before = jnp.broadcast_to(jnp.asarray(start, float), (position.size, 3))
-    waveform = Waveform(pulse.dt_s, pulse.b1_hz, gradient)
-    return bloch(waveform, q, place, start=before)
+    waveform = Waveform(pulse.dt_s, pulse.b1_hz, jnp.pad(gradient, ((0, 0), (2, 0))))
+    return bloch(waveform, row, jnp.pad(position[:, None], ((0, 0), (2, 0))), start=before)

@@ -39,7 +39,7 @@ def simulate(
 
 
 def _signal(theta: Sequence, rows: Tissue) -> Complex[Array, "voxels readouts"]:
-    return theta.signal(rows)
+    return theta.signals(rows)
 
 
 @eqx.filter_jit

@@ -343,13 +343,13 @@ def assimilate(
     local = near.local_mean(shown, weight)
     excess = jnp.maximum(found.excess, 0.0) * amplitude(u) ** 2
     rest = jnp.where(last.mask, excess / (excess + last.sd**2) * (shown - local), 0.0)
-    return jnp.where(last.habitable, below_full(_changed(u, local + rest)), 0.0)
+    return jnp.where(last.habitable, _changed(u, local + rest), 0.0)
 
 
 def _changed(u: Array, change: Array) -> Array:
-    """max(u + change, 0), rounded over SOFTNESS but u itself where nothing changes."""
+    """u + change between empty and full, rounded over SOFTNESS; u itself where nothing changes."""
     width = SOFTNESS * change / jnp.sqrt(change**2 + SOFTNESS**2)
-    return above_zero(u + change, width)
+    return above_zero(below_full(u + change), width)
 
 
 def interval(prior: LogNormal, z: float, sd: float) -> dict[str, float | str]:

@@ -57,7 +57,7 @@ def above_zero(
 
 def below_full(u: Float[Array, "..."]) -> Float[Array, "..."]:
     """min(u, FULL), rounded over SOFTNESS; low densities stay what they are."""
-    return FULL - SOFTNESS * jax.nn.softplus((FULL - u) / SOFTNESS)
+    return u - SOFTNESS * jax.nn.softplus((u - FULL) / SOFTNESS)
 
 
 def noise_sd(
@@ -203,7 +203,7 @@ class CellularityMap(Observation):
 
     def state(self, p: Parameters, error: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
         x, y, z = self.nearest
-        level = below_full(above_zero(self.value - error))
+        level = above_zero(below_full(self.value - error))
         density = front(self.distance_mm, level[x, y, z], infiltration_length_mm(p))
         return jnp.where(self.habitable, density, 0.0)
 

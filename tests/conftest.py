@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import matplotlib
+import psutil
 import pytest
 from jaxtyping import install_import_hook
 
@@ -48,3 +49,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference data are not here; MRPHYS_DATA can name their folder")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_bounded():
+    """Compiled functions are dropped between modules once they fill 4 GiB."""
+    yield
+    if psutil.Process().memory_info().rss > 4 * 2**30:
+        jax.clear_caches()

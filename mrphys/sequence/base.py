@@ -3,6 +3,7 @@
 from abc import abstractmethod
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Complex, Float
 
@@ -21,6 +22,10 @@ class Sequence(eqx.Module):
     @abstractmethod
     def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
         """The noiseless signal of one voxel, or of a tissue whose fields all have one shape."""
+
+    def signals(self, rows: Tissue) -> Complex[Array, "voxels readouts"]:
+        """The signal of a row of voxels; a family that gains by playing them together says how."""
+        return jax.vmap(self.signal)(rows)
 
     @property
     @abstractmethod

@@ -44,6 +44,9 @@ class Repeated(Sequence):
     def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
         return across_slice(self._readouts, tissue, self.profile)
 
+    def signals(self, rows: Tissue) -> Complex[Array, "voxels readouts"]:
+        return self.signal(rows)
+
     def _readouts(self, tissue: Tissue) -> Complex[Array, "readouts voxels"]:
         seen = [self._steady_readouts(blocks, tissue) for blocks in self.acquisitions]
         return epg.in_phase(jnp.concatenate(seen), tissue)

@@ -44,6 +44,9 @@ class SpinEchoTrain(Sequence):
     def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
         return across_slice(self._readouts, tissue, self.profile)
 
+    def signals(self, rows: Tissue) -> Complex[Array, "voxels readouts"]:
+        return self.signal(rows)
+
     def _readouts(self, tissue: Tissue) -> Complex[Array, "readouts voxels"]:
         excited = jnp.sin(self.excitation_rad * epg.transmit(tissue))
         echoes = excited[None] * epg.echo_train(

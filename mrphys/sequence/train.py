@@ -51,6 +51,9 @@ class Train(Sequence):
     def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
         return across_slice(self._readouts, tissue, self.profile)
 
+    def signals(self, rows: Tissue) -> Complex[Array, "voxels readouts"]:
+        return self.signal(rows)
+
     def _readouts(self, tissue: Tissue) -> Complex[Array, "readouts voxels"]:
         filled = self.most_orders if self.orders == EXACT else min(self.orders, self.most_orders)
         states, seen = epg.equilibrium(tissue, filled), []

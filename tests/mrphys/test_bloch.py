@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import expm
 
 import mrphys as mr
-from mrphys.bloch import Waveform, bloch, lorentzian_offsets_hz
+from mrphys.bloch import Waveform, bloch, lorentzian_offsets_hz, random_walk
 from mrphys.errors import InputError
 from tests.laws import check_gradient
 
@@ -108,6 +109,85 @@ def test_dwell_times_one_by_one_are_as_one():
     )
 
 
+@pytest.mark.core
+def test_matrix_exponentials():
+    """exp of the 4 x 4 matrix of the whole equation, relaxation too, sample by sample."""
+    rng = np.random.default_rng(5)
+    n, voxels = 70, 3
+    dt, b1 = rng.uniform(1e-6, 4e-6, n), (rng.normal(size=n) + 1j * rng.normal(size=n)) * 2000
+    gradient, place = rng.normal(size=(n, 3)) * 300, rng.normal(size=(voxels, 3)) * 5
+    t1, t2, b0, scale = np.array([0.3, 1.0, 2.0]), 0.03, np.array([-50.0, 0.0, 90.0]), 0.9
+    expected = []
+    for v in range(voxels):
+        state = np.array([0.0, 0.0, 1.0, 1.0])
+        for i in range(n):
+            x, y = 2 * np.pi * scale * b1[i].real, 2 * np.pi * scale * b1[i].imag
+            z = 2 * np.pi * (b0[v] + gradient[i] @ place[v])
+            rates = [
+                [-1 / t2, z, -y, 0], [-z, -1 / t2, x, 0], [y, -x, -1 / t1[v], 1 / t1[v]], [0] * 4
+            ]  # fmt: skip
+            state = expm(np.array(rates) * dt[i]) @ state
+        expected.append(state[:3])
+    q = mr.Tissue(t1_s=t1, t2_s=t2, b0_hz=b0, b1=scale)
+    np.testing.assert_allclose(bloch(Waveform(dt, b1, gradient), q, place), expected, atol=3e-6)
+
+
+@pytest.mark.core
+def test_samples_much_longer_than_t2():
+    """exp(dt / 2 T2) would overflow in float32."""
+    q = mr.Tissue(t1_s=1.0, t2_s=1e-3)
+    m = bloch(Waveform(0.2, np.zeros(2, complex)), q, start=np.array([[1.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(m, [[0, 0, 1 - np.exp(-0.4)]], atol=1e-6)
+
+
+@pytest.mark.core
+def test_precisions_may_differ():
+    single = {"t1_s": np.float32(1.0), "t2_s": np.float32(0.1), "m0": np.ones(2, np.float32)}
+    q = mr.Tissue(**single, b0_hz=np.array([3.0, -3.0]))
+    double = mr.Tissue(t1_s=1.0, t2_s=np.float64(np.float32(0.1)), b0_hz=np.array([3.0, -3.0]))
+    pulse = Waveform(1e-4, np.full(5, 100 + 20j, np.complex64), np.ones((5, 3), np.float32))
+    place = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_allclose(bloch(pulse, q, place), bloch(pulse, double, place), atol=1e-6)
+
+
+def test_a_random_walk_attenuates_as_its_diffusion():
+    n, spins, dt = 40, 4000, 1e-3
+    g = np.where(np.arange(n) < n // 2, 1500.0, -1500.0)
+    pulse = Waveform(dt, np.zeros(n, complex), jnp.asarray(np.stack([0 * g, g, 0 * g], axis=1)))
+    k = np.cumsum(g) * dt
+    adc = 1.5e-3
+    q = mr.Tissue(**LASTING, adc_mm2_per_s=np.full(spins, adc))
+    place = np.random.default_rng(0).normal(size=(spins, 3))
+    walk = random_walk(pulse, q, place, jax.random.key(0))
+    start = np.array([[1.0, 0.0, 0.0]] * spins)
+    m = np.asarray(bloch(pulse, q, walk, start=start))
+    decay = np.exp(-((2 * np.pi) ** 2) * adc * np.sum(k**2) * dt)
+    assert 0.2 < decay < 0.8
+    assert abs((m[:, 0] + 1j * m[:, 1]).mean() - decay * np.exp(-0.04 / 20)) < 4 / np.sqrt(spins)
+
+    def one(adc):
+        few = mr.Tissue(**LASTING, adc_mm2_per_s=adc)
+        walk = random_walk(pulse, few, place[:3], jax.random.key(0))
+        return bloch(pulse, mr.Tissue(**LASTING, m0=np.ones(3)), walk, start=start[:3])
+
+    check_gradient(one, jnp.asarray(adc))
+    assert np.all(np.isfinite(jax.jacfwd(one)(0.0)))
+
+
+def test_motion_is_differentiable_in_its_parameters():
+    pulse = Waveform(1e-4, np.zeros(40, complex), jnp.full((40, 3), 20.0))
+
+    def end(velocity):
+        return bloch(
+            pulse,
+            mr.Tissue(**LASTING),
+            lambda now: jnp.ones((1, 3)) + velocity * now,
+            start=np.array([[1.0, 0.0, 0.0]]),
+        )
+
+    check_gradient(end, jnp.asarray(40.0))
+
+
 def test_length_is_kept_and_a_pulse_undone():
     rng = np.random.default_rng(2)
     b1 = (rng.normal(size=100) + 1j * rng.normal(size=100)) * 500
@@ -152,6 +232,7 @@ def test_derivatives_in_everything_also_at_rest():
     ("call", "found"),
     [
         (lambda: Waveform(1e-5, np.zeros(4, complex), jnp.zeros((3, 3))), "as many samples"),
+        (lambda: Waveform(1e-5, np.zeros(0, complex)), "at least one"),
         (lambda: Waveform(-1e-5, np.zeros(4, complex)), "dt_s"),
         (lambda: Waveform(1e-5, np.array([np.nan + 0j])), "NaN"),
         (lambda: bloch(Waveform(1e-5, np.zeros((4, 2), complex)), mr.Tissue(**LASTING)), "channel"),

@@ -8,7 +8,6 @@ import pytest
 import mrphys as mr
 from mrphys import epg
 from mrphys.sequence.train import block
-from tests.laws import check_gradient
 
 pytestmark = pytest.mark.core
 FOREVER = 19.9
@@ -159,13 +158,3 @@ def test_complex_transmit_turns_the_signal():
     plain = theta.signal(voxels(t1_s=1.0, t2_s=0.1, b1=0.8))
     turned = theta.signal(voxels(t1_s=1.0, t2_s=0.1, b1=0.8 * np.exp(0.5j)))
     np.testing.assert_allclose(turned, plain * np.exp(0.5j), atol=1e-6)
-
-
-def test_echo_train_gradients_where_users_stand():
-    def echoes(p):
-        q = voxels(t1_s=p["t1"], t2_s=p["t2"], b1=p["b1"], adc_mm2_per_s=p["adc"])
-        return epg.echo_train(q, p["flips"], p["spacing"], p["moment"])
-
-    p = {"t1": 1.0, "t2": 0.08, "b1": 1.1, "adc": 1e-3, "spacing": 0.01, "moment": 20.0,
-         "flips": jnp.array([2.0, 0.0, 1.3, np.pi])}  # fmt: skip
-    check_gradient(echoes, p)

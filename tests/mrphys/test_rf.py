@@ -1,5 +1,7 @@
 """Pulses: what they do to magnetisation, by the Bloch engine."""
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -7,12 +9,21 @@ import mrphys as mr
 from mrphys import rf
 from mrphys.bloch import Waveform, bloch
 from mrphys.errors import InputError
+from tests.laws import check_gradient
 
 LASTING = {"t1_s": 20.0, "t2_s": 20.0}
 
 
 def after(pulse: rf.Pulse, **tissue) -> np.ndarray:
     return np.asarray(bloch(Waveform(pulse.dt_s, pulse.b1_hz), mr.Tissue(**LASTING, **tissue)))
+
+
+def exactly_after(pulse: rf.Pulse, *, start=None, **tissue) -> np.ndarray:
+    """Without relaxation."""
+    size = max(np.size(value) for value in (1.0, *tissue.values()))
+    q = mr.Tissue(t1_s=np.ones(size), t2_s=1.0, **tissue)
+    q = eqx.tree_at(lambda q: (q.t1_s, q.t2_s), q, (jnp.full(size, jnp.inf),) * 2)
+    return np.asarray(bloch(Waveform(pulse.dt_s, pulse.b1_hz), q, start=start))
 
 
 @pytest.mark.parametrize("build", [rf.hard, rf.sinc, rf.gauss])
@@ -41,18 +52,33 @@ def test_gaussian_width():
     np.testing.assert_allclose(size[1:] / size[0], 0.5, atol=0.05)
 
 
+@pytest.mark.parametrize("ripples", [(0.01, 0.01), (0.002, 0.01)])
 @pytest.mark.parametrize(
-    ("kind", "inside", "outside"), [("excitation", 1.0, 0.0), ("inversion", -1.0, 1.0)]
+    ("kind", "edge"),
+    [("small_tip", 0.35), ("excitation", 0.26), ("inversion", 0.35), ("refocusing", 0.31)],
 )
-def test_slr_keeps_to_its_ripples(kind, inside, outside):
+def test_slr_keeps_to_its_ripples(kind, edge, ripples):
     time_bandwidth, duration = 8.0, 4e-3
-    pulse = rf.slr(kind, duration, time_bandwidth)
-    half = time_bandwidth / duration / 2
-    offsets = np.concatenate([np.linspace(-0.6, 0.6, 31), [-2.5, -1.8, 1.8, 2.5]]) * half
-    m = after(pulse, b0_hz=offsets)
-    seen = m[:, 2] if kind == "inversion" else np.hypot(m[:, 0], m[:, 1])
-    np.testing.assert_allclose(seen[:31], inside, atol=0.03)
-    np.testing.assert_allclose(seen[31:], outside, atol=0.03)
+    pulse = rf.slr(kind, duration, time_bandwidth, 256, *ripples)
+    offsets = np.linspace(-3, 3, 1201)
+    m = exactly_after(pulse, b0_hz=offsets * time_bandwidth / duration / 2)
+    seen = {
+        "small_tip": np.hypot(m[:, 0], m[:, 1]) / np.sin(0.1),
+        "excitation": np.hypot(m[:, 0], m[:, 1]),
+        "inversion": 1 - m[:, 2],
+        "refocusing": (1 - m[:, 2]) / 2,
+    }[kind]
+    height = 2.0 if kind == "inversion" else 1.0
+    assert np.abs(seen[np.abs(offsets) < 1 - edge] - height).max() < 1.1 * ripples[0]
+    assert seen[np.abs(offsets) > 1 + edge].max() < 1.1 * ripples[1]
+
+
+def test_slr_turns_about_x_by_its_flip():
+    for flip in (0.3, 1.0, np.pi / 2):
+        m = exactly_after(rf.slr("excitation", 3e-3, 6.0, flip_rad=flip))[0]
+        np.testing.assert_allclose(m, [0, np.sin(flip), np.cos(flip)], atol=0.15)
+        assert np.hypot(m[0], m[1]) == pytest.approx(np.sin(flip), rel=0.011)
+        assert abs(m[0]) < 1e-9
 
 
 def test_hyperbolic_secant_inverts_whatever_b1():
@@ -65,11 +91,48 @@ def test_hyperbolic_secant_inverts_whatever_b1():
 
 
 @pytest.mark.parametrize("flip", [np.pi / 6, np.pi / 2, np.pi])
-def test_bir4_turns_by_its_angle_whatever_b1(flip):
+def test_bir4_turns_any_state_about_x_whatever_b1(flip):
     pulse = rf.bir4(flip, 8e-3, 5000.0)
-    m = after(pulse, b1=np.linspace(0.6, 1.4, 9))
-    np.testing.assert_allclose(m[:, 2], np.cos(flip), atol=0.01)
-    np.testing.assert_allclose(m[:, 0], 0, atol=0.05)
+    b1 = np.linspace(0.7, 1.5, 7)
+    c, s = np.cos(flip), np.sin(flip)
+    for start, end in (((1, 0, 0), (1, 0, 0)), ((0, 1, 0), (0, c, -s)), ((0, 0, 1), (0, s, c))):
+        m = exactly_after(pulse, b1=b1, start=np.array([start] * 7, float))
+        np.testing.assert_allclose(m, [end] * 7, atol=0.1)
+    np.testing.assert_allclose(exactly_after(pulse, b1=b1)[:, 2], c, atol=0.003)
+
+
+def test_adiabatic_passages_whatever_b1():
+    b1 = np.linspace(0.7, 1.5, 9)
+    assert exactly_after(rf.adiabatic_passage(8e-3, 1000.0), b1=b1)[:, 2].max() < -0.999
+    m = exactly_after(rf.adiabatic_passage(8e-3, 1000.0, half=True), b1=b1)
+    assert m[:, 1].min() > 0.998
+
+
+def test_derivatives_of_shapes_also_at_zero_flip():
+    def ends(p):
+        pulses = (
+            rf.hard(p["flip"], p["duration"], 4),
+            rf.sinc(p["flip"], p["duration"], samples=16),
+            rf.gauss(p["flip"], p["duration"], samples=16),
+            rf.hyperbolic_secant(p["duration"], p["peak"], samples=32),
+            rf.adiabatic_passage(p["duration"], p["peak"], 4e3, samples=32),
+            rf.bir4(p["flip"], p["duration"], p["peak"], 4e3, samples=32),
+        )
+        z = jnp.array([0.0, 1.5])
+        return [(rf.slice_profile(pulse, p["gradient"], z), pulse.energy_hz2_s) for pulse in pulses]
+
+    p = {"duration": 1e-3, "peak": 800.0, "gradient": 200.0}
+    check_gradient(ends, {**p, "flip": 1.2})
+    check_gradient(ends, {**p, "flip": 0.0}, atol=1e-8)
+
+
+def test_slice_profile_of_a_tissue():
+    pulse = rf.sinc(1.0, 2e-3)
+    q = mr.Tissue(t1_s=0.5, t2_s=0.02, b1=np.array([1.0, 0.8]), b0_hz=40.0)
+    z = np.array([-1.0, 2.0])
+    shifted = mr.Tissue(t1_s=0.5, t2_s=0.02, b1=np.array([1.0, 0.8]), b0_hz=40.0 + 300.0 * z)
+    expected = bloch(Waveform(pulse.dt_s, pulse.b1_hz), shifted)
+    np.testing.assert_allclose(rf.slice_profile(pulse, 300.0, z, q=q), expected, atol=1e-9)
 
 
 def test_slice_profile_has_the_slice_thickness():
@@ -90,3 +153,11 @@ def test_bad_pulses():
         rf.slr("excitation", 1e-3, time_bandwidth=0.5)
     with pytest.warns(UserWarning, match="degrees"):
         rf.sinc(90.0, 1e-3)
+    with pytest.raises(InputError, match="multiple of 4"):
+        rf.bir4(1.0, 8e-3, 1000.0, samples=1023)
+    with pytest.raises(InputError, match="too few samples"):
+        rf.adiabatic_passage(8e-3, 1000.0, samples=64)
+    with pytest.raises(InputError, match="flip_rad of inversion"):
+        rf.slr("inversion", 1e-3, flip_rad=1.0)
+    with pytest.raises(InputError, match="per cent"):
+        rf.slr("excitation", 1e-3, pass_ripple=1.0)
