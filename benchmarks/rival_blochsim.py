@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """blochsim's side of benchmarks/simulate.py: one workload, timed, as a line of JSON.
 
     .cache/rivals/bin/python benchmarks/rival_blochsim.py fse INPUT.npz
