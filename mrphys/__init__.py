@@ -14,6 +14,7 @@ from mrphys import (
     bloch,
     coils,
     epg,
+    exchange,
     information,
     io,
     mapping,
@@ -25,6 +26,7 @@ from mrphys import (
     units,
 )
 from mrphys.errors import InputError, Problem
+from mrphys.exchange import Pool, SemiSolid
 from mrphys.information import cramer_rao
 from mrphys.scan import simulate_scan
 from mrphys.simulate import simulate
@@ -35,7 +37,9 @@ from mrphys.volume import Volume
 __version__ = "0.1.0"
 __all__ = [
     "InputError",
+    "Pool",
     "Problem",
+    "SemiSolid",
     "SpinCloud",
     "Tissue",
     "Volume",
@@ -43,6 +47,7 @@ __all__ = [
     "coils",
     "cramer_rao",
     "epg",
+    "exchange",
     "information",
     "io",
     "mapping",

@@ -95,7 +95,7 @@ def equilibrium(tissue: Tissue, orders: int) -> States:
     return States(empty, empty, empty.at[0].set(m0))
 
 
-def transmit(tissue: Tissue) -> Float[Array, " voxels"]:
+def transmit(tissue: Tissue) -> Float[Array, "*voxels"]:
     """Magnitude of the transmit field, relative to nominal; a real field keeps its sign."""
     b1 = tissue.b1
     if not jnp.iscomplexobj(b1):

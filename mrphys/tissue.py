@@ -1,7 +1,7 @@
 """q, the tissue: what a voxel is made of, and what the literature says it should be."""
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from mrphys.errors import InputError, Problem
+from mrphys.exchange import Pool, SemiSolid
 from mrphys.units import (
     WATER_DIFFUSIVITY_37C_MM2_PER_S,
     check_adc_mm2_per_s,
@@ -30,6 +31,9 @@ def _real_or_complex(value: ArrayLike | list | tuple) -> Inexact[Array, "..."]:
     return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
 
 
+POOLS = ("pools", "semisolid")
+
+
 class Tissue(eqx.Module):
     """The magnetic resonance properties of one voxel, or of any shape of voxels.
 
@@ -39,6 +43,7 @@ class Tissue(eqx.Module):
     b1             transmit field, relative to nominal; complex where its phase matters
     b0_hz          off-resonance
     t2prime_s      reversible dephasing, 1/T2* = 1/T2 + 1/T2'; infinite for none
+    pools          that exchange with water (`mrphys.exchange.Pool`), and `semisolid`
 
     Each is a number or an array; together they broadcast to `voxel_shape`. Raises InputError when
     they do not, when a value is outside the physical range (0 < T1, T2 <= 20 s, T2 <= 2 T1,
@@ -56,11 +61,13 @@ class Tissue(eqx.Module):
     b1: Inexact[Array, "..."] = eqx.field(converter=_real_or_complex, default=1.0)
     b0_hz: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
     t2prime_s: Float[Array, "..."] = eqx.field(converter=_real, default=np.inf)
+    pools: tuple[Pool, ...] = ()
+    semisolid: SemiSolid | None = None
 
     def __check_init__(self):
-        shapes = {name: value.shape for name, value in vars(self).items()}
+        shapes = {name: np.shape(value) for name, value in vars(self).items() if name not in POOLS}
         try:
-            np.broadcast_shapes(*shapes.values())
+            np.broadcast_shapes(*(leaf.shape for leaf in jax.tree.leaves(self)))
         except ValueError:
             found = ", ".join(f"{name} {shape}" for name, shape in shapes.items() if shape)
             raise InputError(
@@ -194,5 +201,9 @@ def literature(name: str, field_t: float | int = 3.0, shape: tuple[int, ...] = (
     1.0
     """
     entry = literature_entry(name, field_t)
-    known = {key: measured.value for key, measured in entry._asdict().items() if measured}
-    return Tissue(**{key: jnp.full(shape, value) for key, value in known.items()})
+    known: dict[str, Any] = {
+        key: jnp.full(shape, measured.value)
+        for key, measured in entry._asdict().items()
+        if measured
+    }
+    return Tissue(**known)

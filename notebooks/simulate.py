@@ -125,6 +125,50 @@ bottom.legend()
 show(figure, "fingerprints")
 
 # %% [markdown]
+# ## A slice profile
+#
+# A pulse of the Shinnar-Le Roux design beside a windowed sinc of the same duration and bandwidth,
+# sample by sample through the Bloch equations.
+
+# %%
+z = np.linspace(-6, 6, 121 if SMALL else 481)
+duration, time_bandwidth, thickness = 3e-3, 8.0, 5.0
+gradient = time_bandwidth / duration / thickness
+figure, axes = plt.subplots(figsize=(6, 3))
+for name, pulse in (
+    ("Shinnar-Le Roux", mr.rf.slr("excitation", duration, time_bandwidth)),
+    ("sinc, Hann", mr.rf.sinc(np.pi / 2, duration, time_bandwidth)),
+):
+    m = np.asarray(mr.rf.slice_profile(pulse, gradient, z))
+    axes.plot(z, np.hypot(m[:, 0], m[:, 1]), label=name)
+axes.set(xlabel="z [mm]", ylabel="|M+| / m0", title="90° slice of 5 mm")
+axes.legend()
+show(figure, "slice_profile")
+
+# %% [markdown]
+# ## Exchange: a Z spectrum
+#
+# Water after two seconds of saturation, over the offset of the field: amide protons at 3.5 ppm
+# dip the spectrum where they resonate, macromolecules lower all of it.
+
+# %%
+offsets = np.linspace(-900, 900, 61 if SMALL else 181)
+amide = mr.Pool(fraction=0.003, exchange_rate_hz=30.0, shift_hz=447.0, t2_s=0.03)
+solid = mr.SemiSolid(fraction=0.1, exchange_rate_hz=25.0)
+theta = mr.sequence.cest_saturation(offsets, b1_hz=43.0, duration_s=2.0)
+figure, axes = plt.subplots(figsize=(6, 3))
+for name, pools in (
+    ("water", {}),
+    ("and amide", {"pools": (amide,)}),
+    ("and macromolecules", {"pools": (amide,), "semisolid": solid}),
+):
+    axes.plot(offsets, mr.simulate(theta, mr.Tissue(t1_s=1.1, t2_s=0.07, **pools)).imag, label=name)
+axes.set(xlabel="offset [Hz]", ylabel="Mz / m0", title="saturation of 1 µT at 3 T")
+axes.invert_xaxis()
+axes.legend()
+show(figure, "z_spectrum")
+
+# %% [markdown]
 # ## Gradients: which flip angles matter for T2
 #
 # The Cramér-Rao bound of T2 with T1 known not at all, and its derivative with respect to every

@@ -3,6 +3,7 @@
 Sequence              what all share: signal of a tissue, averages, scan time
   Train               pulses played from rest, by extended phase graphs
   Repeated            acquisitions each in its own steady state
+  Saturation          of exchanging pools before a readout of water
   SpinEchoTrain       refocusing pulses about one axis
   DiffusionWeighted   spin-echo EPI at several diffusion weightings
 
@@ -11,6 +12,7 @@ gradient_echo         spoiled_gradient_echo, unbalanced_ssfp, dess, multi_echo_g
 balanced              balanced_ssfp
 prepared              inversion_recovery, saturation_recovery, look_locker, mprage, mp2rage, molli,
                       t2_prepared
+saturation            cest_saturation
 fingerprinting        fingerprinting_fisp, fingerprinting_balanced
 diffusion             diffusion_weighted
 """
@@ -36,6 +38,7 @@ from mrphys.sequence.prepared import (
     t2_prepared,
 )
 from mrphys.sequence.repeated import Repeated
+from mrphys.sequence.saturation import Saturation, cest_saturation
 from mrphys.sequence.spin_echo import SpinEchoTrain, spin_echo, spin_echo_train, stimulated_echo
 from mrphys.sequence.train import Train
 
@@ -43,10 +46,12 @@ __all__ = [
     "RF_SPOILING_RAD",
     "DiffusionWeighted",
     "Repeated",
+    "Saturation",
     "Sequence",
     "SpinEchoTrain",
     "Train",
     "balanced_ssfp",
+    "cest_saturation",
     "dess",
     "diffusion_weighted",
     "fingerprinting_balanced",

@@ -6,6 +6,7 @@ from jaxtyping import Array, ArrayLike, Complex, Float
 
 from mrphys.errors import InputError, Problem
 from mrphys.sequence.base import Sequence
+from mrphys.sequence.train import refuse_pools
 from mrphys.tissue import Tissue
 from mrphys.units import check_b_value_s_per_mm2, check_range, check_time_s
 
@@ -35,6 +36,7 @@ class DiffusionWeighted(Sequence):
     averages: Float[Array, " readouts"]
 
     def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
+        refuse_pools(tissue)
         half_echo = jnp.exp(-self.te_s / (2 * tissue.t1_s))
         recovery = jnp.exp(-(self.tr_s - self.te_s / 2) / tissue.t1_s)
         excite, refocus = tissue.b1 * jnp.pi / 2, tissue.b1 * jnp.pi

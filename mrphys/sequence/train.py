@@ -132,10 +132,18 @@ class Train(Sequence):
         return shortest if shortest > 0 else None
 
 
+def refuse_pools(tissue: Tissue) -> None:
+    """Raises InputError for a tissue of several pools, which only saturation follows."""
+    if tissue.pools or tissue.semisolid is not None:
+        found = "a tissue with exchanging or semi-solid pools"
+        raise InputError(Problem("signal", found, "one pool, or the sequence cest_saturation"))
+
+
 def across_slice(
     readouts: Callable[[Tissue], Array], tissue: Tissue, profile: Profile | None
 ) -> Complex[Array, "*voxels readouts"]:
     """Readouts of a row of voxels, weighed over the flip angles of a slice, for any voxel shape."""
+    refuse_pools(tissue)
     shape = tissue.m0.shape
     rows = jax.tree.map(lambda value: value.reshape(-1, *value.shape[len(shape) :]), tissue)
     if profile is None:

@@ -1,0 +1,173 @@
+r"""Pools that exchange magnetisation with free water: the Bloch-McConnell equations.
+
+In the frame of a constant field b1 (Hz, phase φ) applied Δ Hz from water, each pool p, water among
+them, obeys
+
+    dM_p/dt = 2π M_p × (b1 cos φ, b1 sin φ, δ_p) - (M_x / T2, M_y / T2, (M_z - m0_p) / T1)
+              + Σ_q (k_qp M_q - k_pq M_p),      δ_p = b0 + shift_p - Δ
+
+with k_pw the `exchange_rate_hz` of a pool into water and k_wp = fraction · k_pw, so that
+equilibrium is kept. Of a semi-solid pool only M_z is followed; the field saturates it at the rate
+
+    W = π (2π b1)² g(Δ),   2π ∫ g(Δ) dΔ = 1
+
+g in s, Δ in Hz.
+
+McConnell 1958, doi:10.1063/1.1744152; Henkelman et al. 1993, doi:10.1002/mrm.1910290607;
+Morrison, Stanisz, Henkelman 1995, doi:10.1006/jmrb.1995.1111 (super-Lorentzian).
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mrphys.errors import InputError, Problem
+from mrphys.units import check_finite, check_range, check_time_s
+
+LINESHAPES = ("gaussian", "lorentzian", "super_lorentzian")
+BRIDGED_HZ = 1000.0
+"""Below, the super-Lorentzian, which has no limit at 0, is continued by a parabola."""
+
+
+def _real(value) -> Float[Array, "..."]:
+    array = jnp.asarray(value)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+
+
+class Pool(eqx.Module):
+    """A pool in exchange with water: amide protons, an agent, bound water.
+
+    fraction          its equilibrium magnetisation relative to water's, above 0
+    exchange_rate_hz  from the pool into water
+    shift_hz          its resonance from water's
+    t1_s, t2_s        its own relaxation times
+
+    Each a number or of the tissue's voxel shape. Raises InputError for values out of range.
+    """
+
+    fraction: Float[Array, "..."] = eqx.field(converter=_real)
+    exchange_rate_hz: Float[Array, "..."] = eqx.field(converter=_real)
+    shift_hz: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
+    t1_s: Float[Array, "..."] = eqx.field(converter=_real, default=1.0)
+    t2_s: Float[Array, "..."] = eqx.field(converter=_real, default=0.01)
+
+    def __check_init__(self):
+        _check("Pool", self)
+        check_finite("Pool shift_hz", self.shift_hz)
+
+
+class SemiSolid(eqx.Module):
+    """Protons of macromolecules, too short in T2 to be seen.
+
+    Fields as of `Pool`; `lineshape` "super_lorentzian" (tissue), "gaussian" (gels) or
+    "lorentzian". T2 of about 10 µs.
+    """
+
+    fraction: Float[Array, "..."] = eqx.field(converter=_real)
+    exchange_rate_hz: Float[Array, "..."] = eqx.field(converter=_real)
+    t1_s: Float[Array, "..."] = eqx.field(converter=_real, default=1.0)
+    t2_s: Float[Array, "..."] = eqx.field(converter=_real, default=1e-5)
+    lineshape: str = eqx.field(static=True, default="super_lorentzian")
+
+    def __check_init__(self):
+        _check("SemiSolid", self)
+        if self.lineshape not in LINESHAPES:
+            expected = f"one of {', '.join(LINESHAPES)}"
+            raise InputError(Problem("SemiSolid lineshape", repr(self.lineshape), expected))
+
+    def absorption_s(self, offset_hz: Float[Array, "..."]) -> Float[Array, "..."]:
+        """g(Δ) in s: gaussian T2/√(2π) exp(-(2πΔT2)²/2), lorentzian T2/π / (1 + (2πΔT2)²), or
+
+        T2 √(2/π) ∫₀¹ exp(-2 (2πΔT2 / |3u² - 1|)²) / |3u² - 1| du
+        """
+        x = 2 * jnp.pi * offset_hz * self.t2_s
+        if self.lineshape == "gaussian":
+            return self.t2_s / jnp.sqrt(2 * jnp.pi) * jnp.exp(-(x**2) / 2)
+        if self.lineshape == "lorentzian":
+            return self.t2_s / jnp.pi / (1 + x**2)
+        size = jnp.abs(offset_hz)
+        outside = _super_lorentzian(jnp.maximum(size, BRIDGED_HZ), self.t2_s)
+        edge, slope = jax.jvp(
+            lambda f: _super_lorentzian(f, self.t2_s),
+            (jnp.full_like(size, BRIDGED_HZ),),
+            (jnp.ones_like(size),),
+        )
+        inside = edge + slope * (size**2 - BRIDGED_HZ**2) / (2 * BRIDGED_HZ)
+        return jnp.where(size < BRIDGED_HZ, inside, outside)
+
+
+def _super_lorentzian(offset_hz: Array, t2_s: Array) -> Array:
+    u, weight = np.polynomial.legendre.leggauss(256)
+    u, weight = (u + 1) / 2, weight / 2
+    total = jnp.zeros_like(offset_hz * t2_s)
+    for angle, share in zip(np.abs(3 * u**2 - 1), weight, strict=True):
+        total = total + share / angle * jnp.exp(-2 * (2 * jnp.pi * offset_hz * t2_s / angle) ** 2)
+    return t2_s * np.sqrt(2 / np.pi) * total
+
+
+def _check(where: str, pool: "Pool | SemiSolid") -> None:
+    cause = "pools that sum to nothing, or a percentage"
+    check_range(f"{where} fraction", pool.fraction, 1e-9, 10.0, "of water", cause)
+    check_range(f"{where} exchange_rate_hz", pool.exchange_rate_hz, 0.0, 1e7, "Hz")
+    check_time_s(f"{where} t1_s", pool.t1_s, low=1e-6)
+    check_time_s(f"{where} t2_s", pool.t2_s, low=1e-7)
+
+
+def generator(
+    m0: Array,
+    t1_s: Array,
+    t2_s: Array,
+    b0_hz: Array,
+    pools: tuple[Pool, ...],
+    semisolid: SemiSolid | None,
+    b1_hz: Array,
+    offset_hz: Array,
+) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
+    """A and b of dM/dt = A M + b for one voxel, M being (Mx, My, Mz) of water, then of each pool,
+    then Mz of the semi-solid pool; the field has phase 0 and is `offset_hz` from water."""
+    places = 1 + len(pools)
+    size = 3 * places + (semisolid is not None)
+    a, b = jnp.zeros((size, size), m0.dtype), jnp.zeros(size, m0.dtype)
+    turn = 2 * jnp.pi
+
+    def relax(a, b, i, t1, t2, shift, amount):
+        detuned = turn * (b0_hz + shift - offset_hz)
+        block = jnp.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]) * detuned
+        block = block + jnp.array([[0.0, 0, 0], [0, 0, 1], [0, -1, 0]]) * (turn * b1_hz)
+        block = block - jnp.diag(jnp.stack([1 / t2, 1 / t2, 1 / t1]))
+        return a.at[i : i + 3, i : i + 3].add(block), b.at[i + 2].add(amount / t1)
+
+    def exchange(a, i, j, back, there):
+        return a.at[i, i].add(-there).at[j, j].add(-back).at[i, j].add(back).at[j, i].add(there)
+
+    a, b = relax(a, b, 0, t1_s, t2_s, jnp.zeros_like(b0_hz), m0)
+    for p, pool in enumerate(pools):
+        i = 3 * (p + 1)
+        a, b = relax(a, b, i, pool.t1_s, pool.t2_s, pool.shift_hz, pool.fraction * m0)
+        for axis in range(3):
+            rate = pool.exchange_rate_hz
+            a = exchange(a, axis, i + axis, rate, pool.fraction * rate)
+    if semisolid is not None:
+        rate = semisolid.exchange_rate_hz
+        a = exchange(a, 2, size - 1, rate, semisolid.fraction * rate)
+        saturated = jnp.pi * (turn * b1_hz) ** 2 * semisolid.absorption_s(offset_hz - b0_hz)
+        a = a.at[-1, -1].add(-saturated - 1 / semisolid.t1_s)
+        b = b.at[-1].add(semisolid.fraction * m0 / semisolid.t1_s)
+    return a, b
+
+
+def propagate(
+    a: Float[Array, "n n"], b: Float[Array, " n"], m: Float[Array, " n"], time_s: Array
+) -> Float[Array, " n"]:
+    """M after `time_s` of dM/dt = A M + b, by the exponential of the augmented matrix."""
+    size = b.shape[0]
+    augmented = jnp.zeros((size + 1, size + 1), a.dtype).at[:size, :size].set(a)
+    step = jax.scipy.linalg.expm(augmented.at[:size, size].set(b) * time_s, max_squarings=32)
+    return step[:size, :size] @ m + step[:size, size]
+
+
+def steady(a: Float[Array, "n n"], b: Float[Array, " n"]) -> Float[Array, " n"]:
+    """M that dM/dt = A M + b leaves as it is."""
+    return jnp.linalg.solve(a, -b)
