@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Inexact, PyTree
 
 from mrphys.errors import InputError, Problem
 from mrphys.sequence.base import Sequence as MRSequence
-from mrphys.simulate import over_voxels
+from mrphys.simulate import TOLERANCE, over_voxels
 from mrphys.tissue import Tissue
 
 
@@ -68,7 +68,8 @@ def cramer_rao(
     shape = q.voxel_shape
     rows = jax.tree.map(lambda value: value.reshape(-1, *value.shape[len(shape) :]), q.broadcast())
     noise = jnp.broadcast_to(jnp.asarray(noise_sd, rows.m0.dtype), shape).reshape(-1)
-    sds = over_voxels(eqx.Partial(_bounds, tuple(wrt)), theta, (rows, noise))
+    kept = theta.within(q, TOLERANCE)
+    sds = over_voxels(eqx.Partial(_bounds, tuple(wrt)), kept, (rows, noise))
     return {name: sds[:, i].reshape(shape) for i, name in enumerate(wrt)}
 
 

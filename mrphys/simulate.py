@@ -16,8 +16,12 @@ CHUNK = 256
 """Voxels simulated together: their states stay in a core's cache."""
 
 
+TOLERANCE = 1e-4
+"""Of m0: what series that a sequence cuts short may err by."""
+
+
 def simulate(
-    theta: Sequence, q: Tissue, *, tolerance: float = 1e-4, chunk: int | None = CHUNK
+    theta: Sequence, q: Tissue, *, tolerance: float = TOLERANCE, chunk: int | None = CHUNK
 ) -> Complex[Array, "*voxels readouts"]:
     """The signal of every voxel of q at every readout of theta.
 
