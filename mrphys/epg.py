@@ -1,10 +1,11 @@
 r"""Extended phase graphs: echoes of pulse trains from the Fourier orders of the magnetisation.
 
-Gradients of integer moment turn magnetisation along their axis into the orders
+Gradients of whole unit moments turn magnetisation into the orders
 
     M+(r) = Σ_k F_k exp(2πi k·r),   G_k = F*_{-k},   M_z(r) = Σ_k Z_k exp(2πi k·r)
 
-of which k >= 0 is enough. A pulse of flip α and phase φ mixes the three states of each order,
+of which one of each pair k, -k is enough. A pulse of flip α and phase φ mixes the three states of
+each order,
 
     F' = cos²(α/2) F + e^{2iφ} sin²(α/2) G + i e^{iφ} sin α Z
     G' = e^{-2iφ} sin²(α/2) F + cos²(α/2) G - i e^{-iφ} sin α Z
@@ -12,19 +13,17 @@ of which k >= 0 is enough. A pulse of flip α and phase φ mixes the three state
 
 an interval relaxes them (F, G by E2, Z by E1, Z_0 towards m0), attenuates them by diffusion
 (Weigel), turns them by off-resonance, and a gradient of unit moment shifts F up and G down by one.
+Moments may lie along one line or along x, y and z (`mrphys.wavevectors`).
 
-Hennig 1991, doi:10.1002/cmr.1820030302; Weigel 2015, doi:10.1002/jmri.24619.
+Pools that exchange with water have F, G and Z of their own, a semi-solid pool Z alone; a pulse
+turns all liquid pools alike and saturates the semi-solid by exp(-π α² g(b0) / pulse_s), and an
+interval mixes them by the exponential of relaxation, exchange and chemical shift.
 
-Where all pulses share one axis and off-resonance grows with the order, two of three states are
-real and the third imaginary, or the reverse: with z = -Z or z = -i Z and G of either sign,
+Hennig 1991, doi:10.1002/cmr.1820030302; Weigel 2015, doi:10.1002/jmri.24619; Malik, Teixeira,
+Hajnal 2018, doi:10.1002/mrm.27040 (exchange and magnetisation transfer).
 
-    f' = cos²(α/2) f + sin²(α/2) g - sin α z,   d = f - g,   d' = cos α d - 2 sin α z
-    g' = sin²(α/2) f + cos²(α/2) g + sin α z,   z' = cos α z + sin α d / 2
-
-with the sum f + g as it was: one plane rotation of real numbers an order (`echo_train`,
-`gradient_train`). `general` takes any phases.
-
-States are (orders, voxels): the processor's vectors run along voxels.
+States are (orders, voxels), with pools (pools, orders, voxels): the processor's vectors run along
+voxels.
 """
 
 from typing import NamedTuple
@@ -34,8 +33,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from mrphys.rotation import cos_sin, turned
+from mrphys.diffusion import attenuation_rate
+from mrphys.exchange import exponential, free_rates
+from mrphys.rotation import cos_sin
 from mrphys.tissue import Tissue
+from mrphys.wavevectors import Shift, Wavevectors, as_vector, sources
+
+DEFAULT_PULSE_S = 1e-3
+
+
+class States(NamedTuple):
+    """The magnetisation by order; `minus` holds G_k, the conjugate of F_{-k}. With pools, water
+    first; the semi-solid, in `longitudinal` alone, last."""
+
+    plus: Complex[Array, "*pools orders voxels"]
+    minus: Complex[Array, "*pools orders voxels"]
+    longitudinal: Complex[Array, "*pools orders voxels"]
 
 
 class Block(eqx.Module):
@@ -46,11 +59,13 @@ class Block(eqx.Module):
     times_s               durations of the intervals
     dephased_s            net time, refocused time subtracted, that static dephasing has acted at
                           the end of each interval
-    shifts                unit moments of the gradient in each interval, 0 or 1
+    shifts                unit moments of the gradient in each interval: whole numbers on one line,
+                          or (x, y, z) of them
     reads                 which intervals end with a readout
     spoil                 no transverse magnetisation survives a repetition
     one_axis              a promise: pulses of one phase, one repetition time, nothing transverse
                           before; a readout, then a unit moment, in each repetition
+    alike                 a promise: the intervals of all repetitions last as long
     """
 
     flip_rad: Float[Array, " n"]
@@ -58,10 +73,11 @@ class Block(eqx.Module):
     receiver_rad: Float[Array, " n"]
     times_s: Float[Array, "n m"]
     dephased_s: Float[Array, "n m"]
-    shifts: tuple[int, ...] = eqx.field(static=True)
+    shifts: tuple[Shift, ...] = eqx.field(static=True)
     reads: tuple[bool, ...] = eqx.field(static=True)
     spoil: bool = eqx.field(static=True, default=False)
     one_axis: bool = eqx.field(static=True, default=False)
+    alike: bool = eqx.field(static=True, default=False)
 
     @property
     def repetitions(self) -> int:
@@ -79,20 +95,51 @@ class Block(eqx.Module):
         read = [i for i, reads in enumerate(self.reads) if reads]
         return self.dephased_s[:, jnp.array(read, int)].ravel()
 
+    @property
+    def duration_s(self) -> Float[Array, ""]:
+        """Time of all repetitions."""
+        return jnp.sum(self.times_s)
 
-class States(NamedTuple):
-    """Orders 0, 1, ... of the magnetisation; `minus` holds G_k, the conjugate of F_{-k}."""
+    def energy_hz2_s(self, pulse_s: Array) -> Float[Array, ""]:
+        """∫ B1² dt of the pulses, B1 in Hz, each rectangular: Σ α² / (4 π² pulse_s)."""
+        return jnp.sum(self.flip_rad**2) / (4 * jnp.pi**2 * pulse_s)
 
-    plus: Complex[Array, "orders voxels"]
-    minus: Complex[Array, "orders voxels"]
-    longitudinal: Complex[Array, "orders voxels"]
+    def play(
+        self, tissue: Tissue, states: States, around: "Surroundings"
+    ) -> tuple[States, Complex[Array, "readouts voxels"]]:
+        """The states after it, and its readouts."""
+        return general(self, tissue, states, around.moment_rad_per_mm, around.waves, around.pulse_s)
+
+
+class Surroundings(NamedTuple):
+    """What the blocks of one sequence share."""
+
+    moment_rad_per_mm: Array | None = None
+    waves: Wavevectors | None = None
+    pulse_s: Array | float = DEFAULT_PULSE_S
+
+
+def has_pools(tissue: Tissue) -> bool:
+    """Whether something exchanges with water."""
+    return bool(tissue.pools) or tissue.semisolid is not None
 
 
 def equilibrium(tissue: Tissue, orders: int) -> States:
-    """Magnetisation at rest: Z_0 = m0."""
+    """Magnetisation at rest: Z_0 = m0, of pools their fraction of it."""
     m0 = jax.lax.complex(tissue.m0, jnp.zeros_like(tissue.m0))
     empty = jnp.zeros((orders, m0.size), m0.dtype)
-    return States(empty, empty, empty.at[0].set(m0))
+    if not has_pools(tissue):
+        return States(empty, empty, empty.at[0].set(m0))
+    rest = _at_rest(tissue)
+    transverse = jnp.zeros((1 + len(tissue.pools), *empty.shape), m0.dtype)
+    longitudinal = jnp.zeros((rest.shape[0], *empty.shape), m0.dtype)
+    return States(transverse, transverse, longitudinal.at[:, 0].set(rest.astype(m0.dtype)))
+
+
+def _at_rest(tissue: Tissue) -> Float[Array, "pools voxels"]:
+    semisolid = () if tissue.semisolid is None else (tissue.semisolid,)
+    fractions = [pool.fraction for pool in (*tissue.pools, *semisolid)]
+    return tissue.m0[None] * jnp.stack([jnp.ones_like(tissue.m0), *fractions])
 
 
 def transmit(tissue: Tissue) -> Float[Array, "*voxels"]:
@@ -115,195 +162,198 @@ def in_phase(x: Array, tissue: Tissue) -> Complex[Array, "readouts voxels"]:
     return x * jnp.where(some, b1 / jnp.where(some, size, 1.0), 1.0)[None]
 
 
-def diffusion_weighting(
-    orders: int, shift: int, moment_rad_per_mm: Array
-) -> tuple[Float[Array, " orders"], Float[Array, " orders"], Float[Array, " orders"]]:
-    """b per second of an interval for F_k, G_k and Z_k, s/mm² / s, during which the order changes
-    evenly by `shift` (Weigel et al. 2010, doi:10.1016/j.jmr.2010.05.011):
+def attenuation(
+    tissue: Tissue, waves: Wavevectors, shift: Shift, moment_rad_per_mm: Array
+) -> tuple[Float[Array, "orders voxels"], ...]:
+    """Rates in 1/s at which diffusion attenuates F_k, G_k and Z_k in an interval during which the
+    order changes evenly by `shift` s (Weigel et al. 2010, doi:10.1016/j.jmr.2010.05.011):
 
-        b_F = Δk² ((k + s/2)² + s²/12),   b_G = Δk² ((k - s/2)² + s²/12),   b_Z = Δk² k²
+        F: (k + s/2)ᵀ D (k + s/2) + sᵀ D s / 12,   G: the same of k - s/2,   Z: kᵀ D k
+
+    k and s in unit moments times `moment_rad_per_mm`: one number, the direction then being that of
+    x, or three, for a line its direction and size and otherwise the units along x, y and z.
     """
-    k = jnp.arange(orders, dtype=jnp.result_type(moment_rad_per_mm, jnp.float32))
-    square = moment_rad_per_mm**2
-    width = shift**2 / 12
-    return (
-        square * ((k + shift / 2) ** 2 + width),
-        square * ((k - shift / 2) ** 2 + width),
-        square * k**2,
-    )
+    moment = jnp.atleast_1d(moment_rad_per_mm)
+    vectors, by = jnp.array(waves.vectors), jnp.array(as_vector(shift))
+    if waves.line and not isinstance(shift, tuple):
+        vectors, by = vectors[:, :1], by[:1]
+        moment = jnp.pad(moment, (0, 2)) if moment.size == 1 else moment
+    k, s = vectors * moment[None], by * moment
+
+    def rate(vector: Array) -> Array:
+        return attenuation_rate(vector, tissue.adc_mm2_per_s, tissue.tensor)
+
+    width = rate(s)[None] / 12
+    return rate(k + s[None] / 2) + width, rate(k - s[None] / 2) + width, rate(k)
 
 
-def _relaxation(tissue: Tissue, time_s: Array) -> tuple[Array, Array]:
+def relaxation(tissue: Tissue, time_s: Array) -> tuple[Array, Array]:
     """exp(-t/T1) and exp(-t/T2), (1, voxels)."""
     return jnp.exp(-time_s / tissue.t1_s)[None], jnp.exp(-time_s / tissue.t2_s)[None]
 
 
-def _decay(b_per_s: Array, adc: Array, time_s: Array) -> Array:
-    return jnp.exp(-b_per_s[:, None] * (adc * time_s)[None])
-
-
-def shifted(states: States, by: int) -> States:
-    """The states after a gradient of one unit moment, or none. The highest order is lost."""
-    if by == 0:
+def shifted(states: States, by: Shift, waves: Wavevectors | None = None) -> States:
+    """The states after a gradient. What leaves the wavevectors kept is lost."""
+    vector = as_vector(by)
+    if not any(vector):
         return states
     plus, minus, longitudinal = states
-    minus = _down(minus)
-    return States(_up(plus, minus[0].conj()), minus, longitudinal)
+    if vector == (1, 0, 0) and (waves is None or waves.line):
+        minus = jnp.moveaxis(minus, -2, 0)
+        plus = jnp.moveaxis(plus, -2, 0)
+        minus = down(minus)
+        plus = up(plus, minus[0].conj())
+        return States(jnp.moveaxis(plus, 0, -2), jnp.moveaxis(minus, 0, -2), longitudinal)
+    waves = waves or Wavevectors.on_line(plus.shape[-2])
+    of_plus, of_minus = sources(waves, vector)
+    everywhere = jnp.concatenate([plus, minus.conj(), jnp.zeros_like(plus[..., :1, :])], axis=-2)
+    return States(everywhere[..., of_plus, :], everywhere[..., of_minus, :].conj(), longitudinal)
+
+
+def up(states: Array, lowest: Array) -> Array:
+    """Every order one higher, the highest lost. Padding, unlike joining, keeps loops vectorised."""
+    return jnp.pad(states[:-1], ((1, 0),) + ((0, 0),) * (states.ndim - 1)).at[0].set(lowest)
+
+
+def down(states: Array) -> Array:
+    """Every order one lower, the highest empty."""
+    return jnp.pad(states[1:], ((0, 1),) + ((0, 0),) * (states.ndim - 1))
+
+
+class _Interval(NamedTuple):
+    """What an interval does to states before its gradient: factors of a single pool, matrices
+    (pools, pools, orders, voxels) of several."""
+
+    plus: Array
+    minus: Array
+    longitudinal: Array
+    recovered: Array
+
+
+def _interval(
+    tissue: Tissue, waves: Wavevectors, shift: Shift, moment: Array | None, time_s: Array
+) -> _Interval:
+    lost = None if moment is None else attenuation(tissue, waves, shift, moment)
+    if not has_pools(tissue):
+        e1, e2 = relaxation(tissue, time_s)
+        turn = jnp.exp(-2j * jnp.pi * tissue.b0_hz * time_s)[None]
+        plus, minus, longitudinal = e2 * turn, e2 * turn.conj(), e1
+        if lost is not None:
+            f, g, z = (jnp.exp(-rate * time_s) for rate in lost)
+            plus, minus, longitudinal = plus * f, minus * g, longitudinal * z
+        return _Interval(plus, minus, longitudinal, tissue.m0[None] * (1 - e1))
+    transverse, along = free_rates(
+        tissue.t1_s, tissue.t2_s, tissue.b0_hz, tissue.pools, tissue.semisolid
+    )
+    plus = exponential(transverse * time_s)[:, :, None]
+    minus, along = plus.conj(), along[:, :, None]
+    rest = _at_rest(tissue)
+    kept = exponential(along * time_s)
+    recovered = rest - jnp.sum(kept[:, :, 0] * rest[None], axis=1)
+    if lost is not None:
+        f, g, z = lost
+        plus, minus = (
+            plus * jnp.exp(-f * time_s)[None, None],
+            minus * jnp.exp(-g * time_s)[None, None],
+        )
+        liquid = jnp.diag(jnp.arange(rest.shape[0]) <= len(tissue.pools)).astype(z.dtype)
+        kept = exponential((along - liquid[:, :, None, None] * z[None, None]) * time_s)
+    return _Interval(plus, minus, kept, recovered)
+
+
+def _mixed(matrix: Array, states: Array) -> Array:
+    """Of a single pool the product, of several the sum over pools."""
+    if states.ndim == 2:
+        return matrix * states
+    parts = [matrix[:, q] * states[q][None] for q in range(states.shape[0])]
+    return jnp.sum(jnp.stack(parts), axis=0)
+
+
+def _evolved(states: States, through: _Interval) -> States:
+    longitudinal = _mixed(through.longitudinal, states.longitudinal)
+    recovered = through.recovered.astype(longitudinal.dtype)
+    if longitudinal.ndim == 3:
+        longitudinal = longitudinal.at[:, 0].add(recovered)
+    else:
+        longitudinal = longitudinal.at[:1].add(recovered)
+    return States(
+        _mixed(through.plus, states.plus), _mixed(through.minus, states.minus), longitudinal
+    )
 
 
 def general(
-    block: Block, tissue: Tissue, states: States, moment_rad_per_mm: Array | None = None
+    block: Block,
+    tissue: Tissue,
+    states: States,
+    moment_rad_per_mm: Array | None = None,
+    waves: Wavevectors | None = None,
+    pulse_s: Array | float = DEFAULT_PULSE_S,
 ) -> tuple[States, Complex[Array, "readouts voxels"]]:
     """One block played from any states: the states after it, and its readouts.
 
     Pulses and intervals as the module says, for any flips and phases; fields of `tissue` are
-    (voxels,). Highest order lost in a shift: give as many orders as there are shifts to be exact.
+    (voxels,). `waves` says which wavevectors the states are of, 0, 1, 2, ... on a line unless
+    given; what leaves them is lost. `pulse_s` is for the saturation of a semi-solid pool.
     """
-    orders = states.plus.shape[0]
+    waves = waves or Wavevectors.on_line(states.plus.shape[-2])
     flips = block.flip_rad[:, None] * transmit(tissue)[None]
     axis = jnp.exp(1j * block.phase_rad)
+    liquid = states.plus.shape[0] if has_pools(tissue) else None
 
-    def interval(states: States, time_s: Array, shift: int) -> States:
-        e1, e2 = _relaxation(tissue, time_s)
-        turn = e2 * jnp.exp(-2j * jnp.pi * tissue.b0_hz * time_s)[None]
-        plus = states.plus * turn
-        minus = states.minus * turn.conj()
-        longitudinal = states.longitudinal * e1
-        if moment_rad_per_mm is not None:
-            weights = diffusion_weighting(orders, shift, moment_rad_per_mm)
-            lost = [_decay(b, tissue.adc_mm2_per_s, time_s) for b in weights]
-            plus, minus, longitudinal = plus * lost[0], minus * lost[1], longitudinal * lost[2]
-        longitudinal = longitudinal.at[:1].add(
-            (tissue.m0[None] * (1 - e1)).astype(longitudinal.dtype)
-        )
-        return shifted(States(plus, minus, longitudinal), shift)
+    def through(times: Array) -> list[_Interval]:
+        return [
+            _interval(tissue, waves, shift, moment_rad_per_mm, times[i])
+            for i, shift in enumerate(block.shifts)
+        ]
+
+    always = through(block.times_s[0]) if block.alike or block.repetitions == 1 else None
 
     def repetition(states: States, event: tuple) -> tuple[States, tuple[Array, ...]]:
-        cos, sin, axis, times, receiver = event
-        plus, minus, longitudinal = states
-        half_up, half_down = ((1 + cos) / 2)[None], ((1 - cos) / 2)[None]
-        along, across = cos[None], 1j * sin[None]
-        back = axis.conj()
-        states = States(
-            half_up * plus + axis**2 * (half_down * minus) + axis * (across * longitudinal),
-            back**2 * (half_down * plus) + half_up * minus - back * (across * longitudinal),
-            along * longitudinal + across / 2 * (back * plus - axis * minus),
-        )
+        cos, sin, axis, times, receiver, saturated = event
+        states = _pulse(states, cos, sin, axis, liquid, saturated)
         seen = []
-        for i, (shift, reads) in enumerate(zip(block.shifts, block.reads, strict=True)):
-            states = interval(states, times[i], shift)
+        intervals = always or through(times)
+        for shift, reads, interval in zip(block.shifts, block.reads, intervals, strict=True):
+            states = shifted(_evolved(states, interval), shift, waves)
             if reads:
-                seen.append(states.plus[0] * receiver)
+                visible = states.plus[..., 0, :]
+                seen.append((visible if liquid is None else visible.sum(0)) * receiver)
         if block.spoil:
             nothing = jnp.zeros_like(states.plus)
             states = States(nothing, nothing, states.longitudinal)
         return states, tuple(seen)
 
     receiver = jnp.exp(-1j * block.receiver_rad)
-    events = (*cos_sin(flips), axis, block.times_s, receiver)
+    saturated = None
+    if tissue.semisolid is not None:
+        absorbed = tissue.semisolid.absorption_s(tissue.b0_hz)
+        saturated = jnp.exp(-jnp.pi * flips**2 * absorbed[None] / pulse_s)
+    events = (*cos_sin(flips), axis, block.times_s, receiver, saturated)
     states, seen = jax.lax.scan(repetition, states, events)
     if not seen:
         return states, jnp.zeros((0, tissue.m0.size), states.plus.dtype)
     return states, jnp.stack(seen, axis=1).reshape(-1, tissue.m0.size)
 
 
-def _up(states: Array, lowest: Array) -> Array:
-    """Every order one higher, the highest lost. Padding, unlike joining, keeps loops vectorised."""
-    return jnp.pad(states[:-1], ((1, 0), (0, 0))).at[0].set(lowest)
-
-
-def _down(states: Array) -> Array:
-    """Every order one lower, the highest empty."""
-    return jnp.pad(states[1:], ((0, 1), (0, 0)))
-
-
-def _pulse(states: tuple[Array, ...], event: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Real states after a pulse of some flip angle in each voxel, its cosine and sine given."""
-    f, g, z = states
-    angle, cos, sin = (part[None] for part in event)
-    half, z = turned((f - g) / 2, z, angle, (cos, sin))
-    middle = (f + g) / 2
-    return middle + half, middle - half, z
-
-
-def echo_train(
-    tissue: Tissue,
-    flip_rad: Float[Array, " echoes"],
-    spacing_s: Array,
-    moment_rad_per_mm: Array | None = None,
-) -> Float[Array, "echoes voxels"]:
-    """Spin echoes of refocusing pulses about the axis along which magnetisation m0 was excited
-    (Carr-Purcell-Meiboom-Gill), every pulse between equal crushers: all coherence pathways.
-
-    Before pulses only odd orders 2j + 1 are filled and no longitudinal recovery reaches an echo.
-    Off-resonance grows with the order, so no echo knows of it. `moment_rad_per_mm` is of half a
-    spacing.
-    """
-    echoes = flip_rad.shape[0]
-    orders = echoes // 2 + 1
-    flips = flip_rad[:, None] * transmit(tissue)[None]
-    e1, e2 = _relaxation(tissue, spacing_s)
-    half = jnp.exp(-spacing_s / 2 / tissue.t2_s)
-    first = tissue.m0 * half
-    lost = None
-    if moment_rad_per_mm is not None:
-        # Order 2j + 1 before a pulse: F grows to 2j + 3 over the spacing, G falls to 2j - 1.
-        half_weights = diffusion_weighting(2 * orders + 2, 1, moment_rad_per_mm)
-        spent = spacing_s / 2
-        up, down, stay = (_decay(b, tissue.adc_mm2_per_s, spent) for b in half_weights)
-        lost = (
-            up[1 : 2 * orders : 2] * up[2 : 2 * orders + 1 : 2],
-            down[1 : 2 * orders : 2] * down[0 : 2 * orders - 1 : 2],
-            stay[1 : 2 * orders : 2] ** 2,
-        )
-        first, half = first * up[0], half * down[1]
-    empty = jnp.zeros((orders, tissue.m0.size), first.dtype)
-    start = (empty.at[0].set(first), empty, empty)
-
-    def spacing(states: tuple, event: tuple) -> tuple[tuple, Array]:
-        f, g, z = _pulse(states, event)
-        f, g, z = e2 * f, e2 * g, e1 * z
-        echo = g[0]
-        if lost is not None:
-            f, g, z = f * lost[0], g * lost[1], z * lost[2]
-        return (_up(f, g[0]), _down(g), z), echo
-
-    _, echoes_seen = jax.lax.scan(spacing, start, (flips, *cos_sin(flips)))
-    return echoes_seen * (half[None] / e2)
-
-
-def gradient_train(
-    tissue: Tissue,
-    longitudinal: Float[Array, "orders voxels"],
-    flip_rad: Float[Array, " repetitions"],
-    repetition_s: Array,
-    moment_rad_per_mm: Array | None = None,
-) -> Float[Array, "repetitions voxels"]:
-    """Transverse magnetisation right after each pulse of a train about one axis, a gradient of one
-    unit moment before the next: M+ = i f_0 for pulses of phase 0, without off-resonance.
-
-    From states without transverse magnetisation. A train of one repetition time `repetition_s`
-    only: then off-resonance grows with the order and turns no more than the readout.
-    """
-    flips = flip_rad[:, None] * transmit(tissue)[None]
-    e1, e2 = _relaxation(tissue, repetition_s)
-    orders = longitudinal.shape[0]
-    lost = None
-    if moment_rad_per_mm is not None:
-        weights = diffusion_weighting(orders, 1, moment_rad_per_mm)
-        lost = tuple(_decay(b, tissue.adc_mm2_per_s, repetition_s) for b in weights)
-    recovered = -tissue.m0[None] * (1 - e1)
-    empty = jnp.zeros_like(longitudinal)
-    start = (empty, empty, -longitudinal)
-
-    def repetition(states: tuple, event: tuple) -> tuple[tuple, Array]:
-        f, g, z = _pulse(states, event)
-        f, g, z = e2 * f, e2 * g, e1 * z
-        signal = f[0]
-        if lost is not None:
-            f, g, z = f * lost[0], g * lost[1], z * lost[2]
-        below = _down(g)
-        return (_up(f, -below[0]), below, z.at[:1].add(recovered)), signal
-
-    _, seen = jax.lax.scan(repetition, start, (flips, *cos_sin(flips)))
-    return seen / e2
+def _pulse(
+    states: States,
+    cos: Array,
+    sin: Array,
+    axis: Array,
+    liquid: int | None,
+    saturated: Array | None,
+) -> States:
+    plus, minus, longitudinal = states
+    z = longitudinal if liquid is None else longitudinal[:liquid]
+    along = cos.reshape((1,) * (plus.ndim - 1) + (-1,))
+    across = 1j * sin.reshape(along.shape)
+    half_up, half_down = (1 + along) / 2, (1 - along) / 2
+    back = axis.conj()
+    turned = along * z + across / 2 * (back * plus - axis * minus)
+    if saturated is not None:
+        turned = jnp.concatenate([turned, saturated[None, None] * longitudinal[liquid:]])
+    return States(
+        half_up * plus + axis**2 * (half_down * minus) + axis * (across * z),
+        back**2 * (half_down * plus) + half_up * minus - back * (across * z),
+        turned,
+    )

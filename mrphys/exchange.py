@@ -21,7 +21,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float, Inexact
 
 from mrphys.errors import InputError, Problem
 from mrphys.units import check_finite, check_range, check_time_s
@@ -171,3 +171,68 @@ def propagate(
 def steady(a: Float[Array, "n n"], b: Float[Array, " n"]) -> Float[Array, " n"]:
     """M that dM/dt = A M + b leaves as it is."""
     return jnp.linalg.solve(a, -b)
+
+
+def free_rates(
+    t1_s: Array,
+    t2_s: Array,
+    b0_hz: Array,
+    pools: tuple[Pool, ...],
+    semisolid: SemiSolid | None,
+) -> tuple[Complex[Array, "p p voxels"], Float[Array, "q q voxels"]]:
+    """Matrices A of dM/dt = A (M - M at rest) without a field: of the transverse magnetisation
+    Mx + i My of water and each pool, and of the longitudinal, there also of the semi-solid."""
+    bound = () if semisolid is None else (semisolid,)
+    shifts = [b0_hz, *(b0_hz + pool.shift_hz for pool in pools)]
+    fading = [-1 / t2_s, *(-1 / pool.t2_s for pool in pools)]
+    transverse = _exchanging(t1_s, pools, fading)
+    turning = -2 * jnp.pi * jnp.stack(shifts)
+    turning = jnp.eye(len(shifts), dtype=turning.dtype)[..., None] * turning[None]
+    recovering = [-1 / t1_s, *(-1 / pool.t1_s for pool in (*pools, *bound))]
+    longitudinal = _exchanging(t1_s, (*pools, *bound), recovering)
+    return jax.lax.complex(transverse, turning), longitudinal
+
+
+def _exchanging(
+    like: Array, pools: tuple[Pool | SemiSolid, ...], diagonal: list[Array]
+) -> Float[Array, "n n voxels"]:
+    """Exchange of water with each pool, and what else each loses."""
+    back = [pool.exchange_rate_hz for pool in pools]
+    there = [pool.fraction * pool.exchange_rate_hz for pool in pools]
+    size = 1 + len(pools)
+    rows = [[jnp.zeros_like(like)] * size for _ in range(size)]
+    rows[0] = [diagonal[0] - sum(there, jnp.zeros_like(like)), *back]
+    for i in range(1, size):
+        rows[i][0], rows[i][i] = there[i - 1], diagonal[i] - back[i - 1]
+    return jnp.stack([jnp.stack(row) for row in rows])
+
+
+def exponential(a: Inexact[Array, "n n *rest"]) -> Inexact[Array, "n n *rest"]:
+    """exp(A) of the matrices along the first two axes; of two by two in closed form:
+
+    with h = tr A / 2 and s² = h² - det A,  exp(A) = e^h (cosh s 1 + sinh s / s (A - h 1))
+    """
+    if a.shape[0] == 1:
+        return jnp.exp(a)
+    if a.shape[0] > 2:
+        last = jnp.moveaxis(a, (0, 1), (-2, -1))
+        step = jax.scipy.linalg.expm(last, max_squarings=32)
+        return jnp.moveaxis(step, (-2, -1), (0, 1))
+    half = (a[0, 0] + a[1, 1]) / 2
+    apart = (a[0, 0] - a[1, 1]) / 2
+    square = apart**2 + a[0, 1] * a[1, 0]
+    small = jnp.abs(square) < 1e-2
+    s = jnp.sqrt(jnp.where(small, 1.0, square))
+    # e^h cosh s and e^h sinh s / s, e^(h + s) never beyond 1; by their series where s is small.
+    fast, slow = jnp.exp(half + s), jnp.exp(half - s)
+    near = jnp.exp(jnp.where(small, half, 0.0))
+    even = 1 + square / 2 * (1 + square / 12 * (1 + square / 30))
+    odd = 1 + square / 6 * (1 + square / 20 * (1 + square / 42))
+    cosh = jnp.where(small, near * even, (fast + slow) / 2)
+    share = jnp.where(small, near * odd, (fast - slow) / (2 * s))
+    return jnp.stack(
+        [
+            jnp.stack([cosh + share * apart, share * a[0, 1]]),
+            jnp.stack([share * a[1, 0], cosh - share * apart]),
+        ]
+    )

@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
+from mrphys.diffusion import DiffusionTensor
 from mrphys.errors import InputError, Problem
 from mrphys.exchange import Pool, SemiSolid
 from mrphys.units import (
@@ -31,7 +32,7 @@ def _real_or_complex(value: ArrayLike | list | tuple) -> Inexact[Array, "..."]:
     return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
 
 
-POOLS = ("pools", "semisolid")
+PARTS = ("tensor", "pools", "semisolid")
 
 
 class Tissue(eqx.Module):
@@ -43,6 +44,7 @@ class Tissue(eqx.Module):
     b1             transmit field, relative to nominal; complex where its phase matters
     b0_hz          off-resonance
     t2prime_s      reversible dephasing, 1/T2* = 1/T2 + 1/T2'; infinite for none
+    tensor         diffusion by direction (`mrphys.diffusion.DiffusionTensor`), ADC then 0
     pools          that exchange with water (`mrphys.exchange.Pool`), and `semisolid`
 
     Each is a number or an array; together they broadcast to `voxel_shape`. Raises InputError when
@@ -61,11 +63,12 @@ class Tissue(eqx.Module):
     b1: Inexact[Array, "..."] = eqx.field(converter=_real_or_complex, default=1.0)
     b0_hz: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
     t2prime_s: Float[Array, "..."] = eqx.field(converter=_real, default=np.inf)
+    tensor: DiffusionTensor | None = None
     pools: tuple[Pool, ...] = ()
     semisolid: SemiSolid | None = None
 
     def __check_init__(self):
-        shapes = {name: np.shape(value) for name, value in vars(self).items() if name not in POOLS}
+        shapes = {name: np.shape(value) for name, value in vars(self).items() if name not in PARTS}
         try:
             np.broadcast_shapes(*(leaf.shape for leaf in jax.tree.leaves(self)))
         except ValueError:
@@ -77,6 +80,8 @@ class Tissue(eqx.Module):
         check_time_s("Tissue t1_s", self.t1_s, low=1e-6)
         check_time_s("Tissue t2_s", self.t2_s, low=1e-6)
         check_adc_mm2_per_s("Tissue adc_mm2_per_s", self.adc_mm2_per_s)
+        if self.tensor is not None:
+            self._check_tensor(self.tensor)
         size = jnp.abs(self.b1) if jnp.iscomplexobj(self.b1) else self.b1
         check_range("Tissue b1", size, 0.0, 5.0, "of nominal", "per cent given for a ratio")
         check_finite("Tissue b0_hz", self.b0_hz)
@@ -91,6 +96,20 @@ class Tissue(eqx.Module):
         if not traced and np.any(np.asarray(self.t2_s) > np.asarray(self.t1_s)):
             cause = "T1 and T2 interchanged, or two fits that do not belong together"
             warnings.warn(f"Tissue: T2 above T1. Likely cause: {cause}.", stacklevel=3)
+
+    def _check_tensor(self, tensor: DiffusionTensor) -> None:
+        leaves = jax.tree.leaves((tensor, self.adc_mm2_per_s))
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return
+        if np.any(np.asarray(self.adc_mm2_per_s) != 0):
+            found = "an ADC and a diffusion tensor"
+            raise InputError(Problem("Tissue", found, "one of them"))
+        lowest, highest = np.linalg.eigvalsh(np.asarray(tensor.matrix()))[..., [0, 2]].T
+        if not (np.all(lowest >= -1e-9) and np.all(highest <= 0.01)):
+            found = f"eigenvalues from {np.min(lowest):g} to {np.max(highest):g} mm²/s"
+            raise InputError(
+                Problem("Tissue tensor", found, "0 to 0.01 mm²/s", "m²/s or µm²/ms given for mm²/s")
+            )
 
     @property
     def t2star_s(self) -> Float[Array, "..."]:

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from mrphys.sequence.train import DEFAULT_PULSE_S, Train, block, check_train, train
+from mrphys.epg import DEFAULT_PULSE_S
+from mrphys.sequence.train import Train, block, check_train, train
 from mrphys.units import Values, check_range
 
 

@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mrphys.epg import DEFAULT_PULSE_S
 from mrphys.sequence.repeated import Repeated, repeated
-from mrphys.sequence.train import DEFAULT_PULSE_S, Train, block, check_train, train
+from mrphys.sequence.train import Train, block, check_train, train
 from mrphys.units import Values, check_range
 
 RF_SPOILING_RAD = float(np.deg2rad(117.0))

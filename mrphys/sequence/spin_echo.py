@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from mrphys import epg
-from mrphys.epg import Block
+from mrphys.epg import DEFAULT_PULSE_S, Block
+from mrphys.epg_real import echo_train
 from mrphys.sequence.base import Sequence
 from mrphys.sequence.train import (
-    DEFAULT_PULSE_S,
     Profile,
     Train,
     across_slice,
@@ -20,6 +20,7 @@ from mrphys.sequence.train import (
 )
 from mrphys.tissue import Tissue
 from mrphys.units import Values, check_range
+from mrphys.wavevectors import Moment
 
 
 class SpinEchoTrain(Sequence):
@@ -38,7 +39,7 @@ class SpinEchoTrain(Sequence):
     excitation_rad: Float[Array, ""]
     averages: Float[Array, " readouts"]
     pulse_s: Float[Array, ""]
-    moment_rad_per_mm: Float[Array, ""] | None = None
+    moment_rad_per_mm: Moment | None = None
     profile: Profile | None = None
 
     def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
@@ -48,8 +49,13 @@ class SpinEchoTrain(Sequence):
         return self.signal(rows)
 
     def _readouts(self, tissue: Tissue) -> Complex[Array, "readouts voxels"]:
+        if epg.has_pools(tissue):
+            played = train(
+                self.blocks, pulse_s=self.pulse_s, moment_rad_per_mm=self.moment_rad_per_mm
+            )
+            return played.readouts(tissue)
         excited = jnp.sin(self.excitation_rad * epg.transmit(tissue))
-        echoes = excited[None] * epg.echo_train(
+        echoes = excited[None] * echo_train(
             tissue, self.refocusing_rad, self.echo_spacing_s, self.moment_rad_per_mm
         )
         return epg.in_phase(jax.lax.complex(jnp.zeros_like(echoes), echoes), tissue)

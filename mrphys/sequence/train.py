@@ -13,14 +13,15 @@ from jax.core import Tracer
 from jaxtyping import Array, Complex, Float
 
 from mrphys import epg
-from mrphys.epg import Block
+from mrphys.epg import DEFAULT_PULSE_S, Block, States, Surroundings
+from mrphys.epg_real import gradient_train
 from mrphys.errors import InputError, Problem
 from mrphys.rotation import cos_sin
 from mrphys.sequence.base import Sequence
 from mrphys.tissue import Tissue
 from mrphys.units import Values, check_flip_rad, check_range, check_time_s
+from mrphys.wavevectors import Moment, Shift, Wavevectors, as_vector
 
-DEFAULT_PULSE_S = 1e-3
 EXACT = 0
 """Orders kept when none are left out."""
 
@@ -31,7 +32,8 @@ Profile = tuple[Float[Array, " positions"], Float[Array, " positions"]]
 class Train(Sequence):
     """Blocks of pulses, intervals, gradients and readouts, played one after the other from rest.
 
-    moment_rad_per_mm  dephasing of one unit moment; None leaves diffusion out
+    moment_rad_per_mm  dephasing of one unit moment, one number or one for each of x, y, z; None leaves
+                       diffusion out
     profile            flip angles across a slice relative to the nominal, and their weights:
                        the signal is the weighted sum; None for one flip angle
     pulse_s            duration of each pulse were it rectangular, for `pulse_energy_hz2_s`
@@ -44,68 +46,90 @@ class Train(Sequence):
     blocks: tuple[Block, ...]
     averages: Float[Array, " readouts"]
     pulse_s: Float[Array, ""]
-    moment_rad_per_mm: Float[Array, ""] | None = None
+    moment_rad_per_mm: Moment | None = None
     profile: Profile | None = None
     orders: int = eqx.field(static=True, default=EXACT)
 
     def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
-        return across_slice(self._readouts, tissue, self.profile)
+        return across_slice(self.readouts, tissue, self.profile)
 
     def signals(self, rows: Tissue) -> Complex[Array, "voxels readouts"]:
         return self.signal(rows)
 
-    def _readouts(self, tissue: Tissue) -> Complex[Array, "readouts voxels"]:
-        filled = self.most_orders if self.orders == EXACT else min(self.orders, self.most_orders)
-        states, seen = epg.equilibrium(tissue, filled), []
+    def readouts(self, tissue: Tissue) -> Complex[Array, "readouts voxels"]:
+        """The signal of a row of voxels, of the nominal flip angles."""
+        waves = self._waves()
+        around = Surroundings(self.moment_rad_per_mm, waves, self.pulse_s)
+        states, seen, filled = epg.equilibrium(tissue, len(waves)), [], 1
         for block in self.blocks:
-            if block.one_axis:
-                train = epg.gradient_train(
-                    tissue,
-                    states.longitudinal.real,
-                    block.flip_rad,
-                    jnp.sum(block.times_s[0]),
-                    self.moment_rad_per_mm,
-                )
-                behind = block.receiver_rad - block.phase_rad
-                turn = 2 * jnp.pi * block.times_s[:, :1] * tissue.b0_hz[None] + behind[:, None]
-                cos, sin = cos_sin(turn)
-                left = train * jnp.exp(-block.times_s[:, :1] / tissue.t2_s[None])
-                seen.append(jax.lax.complex(left * sin, left * cos))
+            if block.one_axis and not epg.has_pools(tissue):
+                seen.append(self._about_one_axis(block, tissue, states, filled, len(waves)))
                 continue
-            states, echoes = epg.general(block, tissue, states, self.moment_rad_per_mm)
+            states, echoes = block.play(tissue, states, around)
             seen.append(echoes)
+            filled = len(waves) if any(block.shifts) else filled
         dephased = jnp.concatenate([block.read_after_s for block in self.blocks])
         static = jnp.exp(-dephased[:, None] / tissue.t2prime_s[None])
         return epg.in_phase(jnp.concatenate(seen) * static, tissue)
 
+    def _about_one_axis(
+        self, block: Block, tissue: Tissue, states: States, filled: int, orders: int
+    ) -> Complex[Array, "readouts voxels"]:
+        train = gradient_train(
+            tissue,
+            states.longitudinal.real[:filled],
+            block.flip_rad,
+            jnp.sum(block.times_s[0]),
+            self.moment_rad_per_mm,
+            orders,
+        )
+        behind = block.receiver_rad - block.phase_rad
+        turn = 2 * jnp.pi * block.times_s[:, :1] * tissue.b0_hz[None] + behind[:, None]
+        cos, sin = cos_sin(turn)
+        left = train * jnp.exp(-block.times_s[:, :1] / tissue.t2_s[None])
+        return jax.lax.complex(left * sin, left * cos)
+
+    def _waves(self) -> Wavevectors:
+        """The wavevectors kept."""
+        if self._on_line:
+            most = self.most_orders
+            return Wavevectors.on_line(most if self.orders == EXACT else min(self.orders, most))
+        return Wavevectors.returning(self._moves, None if self.orders == EXACT else self.orders)
+
+    @property
+    def _on_line(self) -> bool:
+        return all(shift in (0, 1) for block in self.blocks for shift in block.shifts)
+
+    @property
+    def _moves(self) -> list[Shift]:
+        return [shift for block in self.blocks for shift in block.shifts * block.repetitions]
+
     @property
     def most_orders(self) -> int:
-        """Orders that gradients can fill and empty again: an order m is back at 0 after 2 m
-        moments."""
-        return sum(sum(block.shifts) * block.repetitions for block in self.blocks) // 2 + 1
+        """Orders that gradients can fill and empty again: what m gradients led away is back after
+        2 m."""
+        return sum(any(as_vector(shift)) for shift in self._moves) // 2 + 1
 
     @property
     def scan_time_s(self) -> Float[Array, ""]:
         """Duration of all blocks, as often as the average readout is repeated."""
-        once = sum(jnp.sum(block.times_s) for block in self.blocks)
+        once = sum(block.duration_s for block in self.blocks)
         return once * jnp.mean(self.averages)
 
     @property
     def pulse_energy_hz2_s(self) -> Float[Array, ""]:
         """∫ B1² dt over all pulses, B1 in Hz, each rectangular: Σ α² / (4 π² pulse_s). Specific
         absorption is proportional to it."""
-        squares = sum(jnp.sum(block.flip_rad**2) for block in self.blocks)
-        return squares / (4 * jnp.pi**2 * self.pulse_s)
+        return jnp.sum(jnp.stack([block.energy_hz2_s(self.pulse_s) for block in self.blocks]))
 
     def within(self, q: Tissue, tolerance: float) -> "Train":
         """The same train keeping no more orders than `tolerance` asks for, by `truncation_bound`.
         Where T2 or times are being traced it keeps all."""
         moment_s = self._shortest_moment_s()
-        if moment_s is None or isinstance(q.t2_s, Tracer):
+        longest = longest_t2_s(q)
+        if moment_s is None or longest is None:
             return self
-        longest = float(np.max(np.asarray(q.t2_s)))
-        readouts = self.averages.shape[0]
-        away = longest * math.log(max(readouts, 2) / tolerance) / (2 * moment_s)
+        away = longest * math.log(max(self.averages.shape[0], 2) / tolerance) / (2 * moment_s)
         return replace(self, orders=min(math.ceil(away) + 1, self.most_orders))
 
     def truncation_bound(self, q: Tissue) -> float:
@@ -116,34 +140,47 @@ class Train(Sequence):
         a moment takes. 0 when no order is left out.
         """
         moment_s = self._shortest_moment_s()
-        if self.orders in (EXACT, self.most_orders) or moment_s is None:
+        longest = longest_t2_s(q)
+        if self.orders in (EXACT, self.most_orders) or moment_s is None or longest is None:
             return 0.0
-        longest = float(np.max(np.asarray(q.t2_s)))
         return self.averages.shape[0] * math.exp(-2 * (self.orders - 1) * moment_s / longest)
 
     def _shortest_moment_s(self) -> float | None:
         """Time of the shortest repetition with a gradient, for each of its moments; None when
         times are being traced or a moment takes no time."""
-        moving = [block for block in self.blocks if any(block.shifts)]
-        if not moving or any(isinstance(block.times_s, Tracer) for block in moving):
-            return None
-        times = [np.sum(np.asarray(block.times_s), axis=1) / sum(block.shifts) for block in moving]
-        shortest = min(float(time.min()) for time in times)
-        return shortest if shortest > 0 else None
+        times = shortest_moments_s(self.blocks)
+        return min(times) if times and min(times) > 0 else None
+
+
+def shortest_moments_s(blocks: Many[Block]) -> list[float]:
+    """Of each block with gradients the time of its shortest repetition for each of them; nothing
+    where times are being traced."""
+    moving = [(block, sum(any(as_vector(s)) for s in block.shifts)) for block in blocks]
+    moving = [(block, count) for block, count in moving if count]
+    if any(isinstance(block.times_s, Tracer) for block, _ in moving):
+        return []
+    return [float(np.asarray(block.times_s).sum(axis=1).min()) / count for block, count in moving]
+
+
+def longest_t2_s(q: Tissue) -> float | None:
+    """Of all voxels and pools; None where one is being traced."""
+    all_t2_s = [q.t2_s, *(pool.t2_s for pool in q.pools)]
+    if any(isinstance(t2_s, Tracer) for t2_s in all_t2_s):
+        return None
+    return max(float(np.max(np.asarray(t2_s))) for t2_s in all_t2_s)
 
 
 def refuse_pools(tissue: Tissue) -> None:
-    """Raises InputError for a tissue of several pools, which only saturation follows."""
-    if tissue.pools or tissue.semisolid is not None:
+    """Raises InputError for a tissue of several pools, where a sequence is a formula of one."""
+    if epg.has_pools(tissue):
         found = "a tissue with exchanging or semi-solid pools"
-        raise InputError(Problem("signal", found, "one pool, or the sequence cest_saturation"))
+        raise InputError(Problem("signal", found, "one pool, or a sequence made of pulses"))
 
 
 def across_slice(
     readouts: Callable[[Tissue], Array], tissue: Tissue, profile: Profile | None
 ) -> Complex[Array, "*voxels readouts"]:
     """Readouts of a row of voxels, weighed over the flip angles of a slice, for any voxel shape."""
-    refuse_pools(tissue)
     shape = tissue.m0.shape
     rows = jax.tree.map(lambda value: value.reshape(-1, *value.shape[len(shape) :]), tissue)
     if profile is None:
@@ -162,7 +199,7 @@ def block(
     times_s: Many[Values],
     *,
     reads: Many[bool],
-    shifts: Many[int] | None = None,
+    shifts: Many[Shift] | None = None,
     phase_rad: Values = 0.0,
     receiver_rad: Values | None = None,
     dephased_s: Many[Values] | None = None,
@@ -190,6 +227,7 @@ def block(
         reads=tuple(reads),
         spoil=spoil,
         one_axis=one_axis,
+        alike=all(time.ndim == 0 for time in (*times, *dephased)),
     )
 
 
