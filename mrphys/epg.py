@@ -26,6 +26,7 @@ States are (orders, voxels), with pools (pools, orders, voxels): the processor's
 voxels.
 """
 
+from abc import abstractmethod
 from typing import NamedTuple
 
 import equinox as eqx
@@ -51,7 +52,53 @@ class States(NamedTuple):
     longitudinal: Complex[Array, "*pools orders voxels"]
 
 
-class Block(eqx.Module):
+class Part(eqx.Module):
+    """A part of a sequence: pulses, and what follows them until the next part.
+
+    shifts, reads, spoil   as of a `Block`
+    """
+
+    shifts: eqx.AbstractVar[tuple[Shift, ...]]
+    reads: eqx.AbstractVar[tuple[bool, ...]]
+    spoil: eqx.AbstractVar[bool]
+
+    @property
+    @abstractmethod
+    def intervals_s(self) -> Float[Array, "n m"]:
+        """Durations of the intervals of each repetition."""
+
+    @property
+    def repetitions(self) -> int:
+        """How often the pattern is played."""
+        return self.intervals_s.shape[0]
+
+    @property
+    def readouts(self) -> int:
+        """Readouts of all repetitions."""
+        return self.repetitions * sum(self.reads)
+
+    @property
+    def duration_s(self) -> Float[Array, ""]:
+        """Time of all repetitions."""
+        return jnp.sum(self.intervals_s)
+
+    @property
+    @abstractmethod
+    def read_after_s(self) -> Float[Array, " readouts"]:
+        """Net time of static dephasing at each readout."""
+
+    @abstractmethod
+    def energy_hz2_s(self, pulse_s: Array) -> Float[Array, ""]:
+        """∫ B1² dt of the pulses, B1 in Hz; pulse_s is the duration of one without its own."""
+
+    @abstractmethod
+    def play(
+        self, tissue: Tissue, states: States, around: "Surroundings"
+    ) -> tuple[States, Complex[Array, "readouts voxels"]]:
+        """The states after it, and its readouts."""
+
+
+class Block(Part):
     """n repetitions of one pulse and the m intervals after it.
 
     flip_rad, phase_rad   of each pulse
@@ -80,34 +127,21 @@ class Block(eqx.Module):
     alike: bool = eqx.field(static=True, default=False)
 
     @property
-    def repetitions(self) -> int:
-        """How often the pattern is played."""
-        return self.flip_rad.shape[0]
-
-    @property
-    def readouts(self) -> int:
-        """Readouts of all repetitions."""
-        return self.repetitions * sum(self.reads)
+    def intervals_s(self) -> Float[Array, "n m"]:
+        return self.times_s
 
     @property
     def read_after_s(self) -> Float[Array, " readouts"]:
-        """Net time of static dephasing at each readout."""
         read = [i for i, reads in enumerate(self.reads) if reads]
         return self.dephased_s[:, jnp.array(read, int)].ravel()
 
-    @property
-    def duration_s(self) -> Float[Array, ""]:
-        """Time of all repetitions."""
-        return jnp.sum(self.times_s)
-
     def energy_hz2_s(self, pulse_s: Array) -> Float[Array, ""]:
-        """∫ B1² dt of the pulses, B1 in Hz, each rectangular: Σ α² / (4 π² pulse_s)."""
+        """Of rectangular pulses: Σ α² / (4 π² pulse_s)."""
         return jnp.sum(self.flip_rad**2) / (4 * jnp.pi**2 * pulse_s)
 
     def play(
         self, tissue: Tissue, states: States, around: "Surroundings"
     ) -> tuple[States, Complex[Array, "readouts voxels"]]:
-        """The states after it, and its readouts."""
         return general(self, tissue, states, around.moment_rad_per_mm, around.waves, around.pulse_s)
 
 

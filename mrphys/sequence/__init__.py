@@ -12,9 +12,11 @@ gradient_echo         spoiled_gradient_echo, unbalanced_ssfp, dess, multi_echo_g
 balanced              balanced_ssfp
 prepared              inversion_recovery, saturation_recovery, look_locker, mprage, mp2rage, molli,
                       t2_prepared
-saturation            cest_saturation
+saturation            cest_saturation, mt_prepared_gradient_echo
 fingerprinting        fingerprinting_fisp, fingerprinting_balanced
 diffusion             diffusion_weighted
+
+block, train, repeated  sequences of one's own, pulse by pulse
 """
 
 from mrphys.sequence.balanced import balanced_ssfp
@@ -37,20 +39,27 @@ from mrphys.sequence.prepared import (
     saturation_recovery,
     t2_prepared,
 )
-from mrphys.sequence.repeated import Repeated
-from mrphys.sequence.saturation import Saturation, cest_saturation
+from mrphys.sequence.repeated import Repeated, repeated
+from mrphys.sequence.saturation import (
+    OffResonancePulse,
+    Saturation,
+    cest_saturation,
+    mt_prepared_gradient_echo,
+)
 from mrphys.sequence.spin_echo import SpinEchoTrain, spin_echo, spin_echo_train, stimulated_echo
-from mrphys.sequence.train import Train
+from mrphys.sequence.train import Train, block, train
 
 __all__ = [
     "RF_SPOILING_RAD",
     "DiffusionWeighted",
+    "OffResonancePulse",
     "Repeated",
     "Saturation",
     "Sequence",
     "SpinEchoTrain",
     "Train",
     "balanced_ssfp",
+    "block",
     "cest_saturation",
     "dess",
     "diffusion_weighted",
@@ -61,12 +70,15 @@ __all__ = [
     "molli",
     "mp2rage",
     "mprage",
+    "mt_prepared_gradient_echo",
     "multi_echo_gradient_echo",
+    "repeated",
     "saturation_recovery",
     "spin_echo",
     "spin_echo_train",
     "spoiled_gradient_echo",
     "stimulated_echo",
     "t2_prepared",
+    "train",
     "unbalanced_ssfp",
 ]

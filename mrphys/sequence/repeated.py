@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from mrphys import epg
-from mrphys.epg import DEFAULT_PULSE_S, Block, States, Surroundings
+from mrphys.epg import DEFAULT_PULSE_S, Part, States, Surroundings
 from mrphys.sequence.base import Sequence
 from mrphys.sequence.train import (
     Profile,
@@ -38,7 +38,7 @@ class Repeated(Sequence):
     spoiling, infinitely many being filled.
     """
 
-    acquisitions: tuple[tuple[Block, ...], ...]
+    acquisitions: tuple[tuple[Part, ...], ...]
     averages: Float[Array, " readouts"]
     pulse_s: Float[Array, ""]
     advance_rad: Float[Array, ""]
@@ -67,7 +67,7 @@ class Repeated(Sequence):
             seen = jnp.concatenate(parts)
         return epg.in_phase(seen, tissue)
 
-    def _steady_readouts(self, blocks: tuple[Block, ...], tissue: Tissue) -> Array:
+    def _steady_readouts(self, blocks: tuple[Part, ...], tissue: Tissue) -> Array:
         waves = self._waves(blocks)
         around = Surroundings(self.moment_rad_per_mm, waves, self.pulse_s)
         advance = jnp.exp(-1j * self.advance_rad)
@@ -102,7 +102,7 @@ class Repeated(Sequence):
             steady = jnp.linalg.solve(system, drive.T[..., None])[..., 0].T
         return repetition(unknown.unpack(steady))[1]
 
-    def _waves(self, blocks: tuple[Block, ...]) -> Wavevectors:
+    def _waves(self, blocks: tuple[Part, ...]) -> Wavevectors:
         """The wavevectors kept: all that come back where the end is spoiled, else `orders`."""
         moves = [shift for block in blocks for shift in block.shifts * block.repetitions]
         on_line = all(shift in (0, 1) for shift in moves)
@@ -185,7 +185,7 @@ def _complex(real: Array, imaginary: Array, like: Array) -> Array:
 
 
 def repeated(
-    *acquisitions: tuple[Block, ...],
+    *acquisitions: tuple[Part, ...],
     advance_rad: Values = 0.0,
     spoiling_rad: Values = 0.0,
     averages: Values = 1.0,

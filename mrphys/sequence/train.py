@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Complex, Float
 
 from mrphys import epg
-from mrphys.epg import DEFAULT_PULSE_S, Block, States, Surroundings
+from mrphys.epg import DEFAULT_PULSE_S, Block, Part, States, Surroundings
 from mrphys.epg_real import gradient_train
 from mrphys.errors import InputError, Problem
 from mrphys.rotation import cos_sin
@@ -32,8 +32,8 @@ Profile = tuple[Float[Array, " positions"], Float[Array, " positions"]]
 class Train(Sequence):
     """Blocks of pulses, intervals, gradients and readouts, played one after the other from rest.
 
-    moment_rad_per_mm  dephasing of one unit moment, one number or one for each of x, y, z; None leaves
-                       diffusion out
+    moment_rad_per_mm  dephasing of one unit moment, a number or one for each of x, y and z; None
+                       leaves diffusion out
     profile            flip angles across a slice relative to the nominal, and their weights:
                        the signal is the weighted sum; None for one flip angle
     pulse_s            duration of each pulse were it rectangular, for `pulse_energy_hz2_s`
@@ -43,7 +43,7 @@ class Train(Sequence):
     (`Block.dephased_s`).
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[Part, ...]
     averages: Float[Array, " readouts"]
     pulse_s: Float[Array, ""]
     moment_rad_per_mm: Moment | None = None
@@ -62,7 +62,7 @@ class Train(Sequence):
         around = Surroundings(self.moment_rad_per_mm, waves, self.pulse_s)
         states, seen, filled = epg.equilibrium(tissue, len(waves)), [], 1
         for block in self.blocks:
-            if block.one_axis and not epg.has_pools(tissue):
+            if isinstance(block, Block) and block.one_axis and not epg.has_pools(tissue):
                 seen.append(self._about_one_axis(block, tissue, states, filled, len(waves)))
                 continue
             states, echoes = block.play(tissue, states, around)
@@ -152,14 +152,14 @@ class Train(Sequence):
         return min(times) if times and min(times) > 0 else None
 
 
-def shortest_moments_s(blocks: Many[Block]) -> list[float]:
+def shortest_moments_s(blocks: Many[Part]) -> list[float]:
     """Of each block with gradients the time of its shortest repetition for each of them; nothing
     where times are being traced."""
     moving = [(block, sum(any(as_vector(s)) for s in block.shifts)) for block in blocks]
     moving = [(block, count) for block, count in moving if count]
-    if any(isinstance(block.times_s, Tracer) for block, _ in moving):
+    if any(isinstance(block.intervals_s, Tracer) for block, _ in moving):
         return []
-    return [float(np.asarray(block.times_s).sum(axis=1).min()) / count for block, count in moving]
+    return [float(np.asarray(block.intervals_s).sum(axis=1).min()) / count for block, count in moving]
 
 
 def longest_t2_s(q: Tissue) -> float | None:
@@ -219,8 +219,11 @@ def block(
     longest = max((v.size for v in [*lines, *times] if v.ndim), default=1)
     count = repetitions or longest
     spread = [jnp.broadcast_to(time, (count,)) for time in (*times, *dephased)]
+    flips, phases, receivers = (jnp.broadcast_to(line, (count,)) for line in lines)
     return Block(
-        *(jnp.broadcast_to(line, (count,)) for line in lines),
+        flip_rad=flips,
+        phase_rad=phases,
+        receiver_rad=receivers,
         times_s=jnp.stack(spread[: len(times)], axis=1),
         dephased_s=jnp.stack(spread[len(times) :], axis=1),
         shifts=tuple(shifts) if shifts is not None else (0,) * len(times),
@@ -232,7 +235,7 @@ def block(
 
 
 def train(
-    blocks: Many[Block],
+    blocks: Many[Part],
     *,
     averages: Values = 1.0,
     pulse_s: Values = DEFAULT_PULSE_S,

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.laws import check_gradient
 
 import mrphys as mr
 from mrphys.diffusion import DiffusionTensor
 from mrphys.exchange import Pool, SemiSolid, exponential, generator, propagate
 from mrphys.sequence.train import block, train
 from mrphys.wavevectors import Wavevectors
+from tests.laws import check_gradient
 
 FAT = Pool(fraction=0.2, exchange_rate_hz=12.0, shift_hz=-9.0, t1_s=0.3, t2_s=0.05)
 BOUND = SemiSolid(fraction=0.12, exchange_rate_hz=30.0, t1_s=0.9, lineshape="gaussian")
@@ -205,6 +205,38 @@ def test_semisolid_saturates_a_spoiled_steady_state():
     before = np.linalg.solve(np.eye(2) - e @ pulse, (np.eye(2) - e) @ rest)
     expected = 1j * np.sin(actual) * before[0]
     np.testing.assert_allclose(theta.signal(q)[0], expected, rtol=1e-9)
+
+
+def test_prepared_by_an_off_resonance_pulse():
+    """The steady state of the two longitudinal pools after the pulse's exponential, composed here
+    from that of the whole matrix; far from water only the excitation saturates."""
+    q = voxel(semisolid=replace(BOUND, lineshape="super_lorentzian"), b0_hz=0.0)
+    theta = mr.sequence.mt_prepared_gradient_echo(
+        0.2, 0.002, 0.03, [2000.0, 1e6], 300.0, 0.008, pulse_s=PULSE_S
+    )
+    x = theta.signal(q)
+    still = (q.m0, q.t1_s, q.t2_s, q.b0_hz, (), q.semisolid)
+    on = generator(*still, 0.9 * jnp.asarray(300.0), jnp.asarray(2000.0))
+    off = generator(*still, jnp.zeros(()), jnp.zeros(()))
+    w = np.pi * (0.18 / PULSE_S) ** 2 * float(q.semisolid.absorption_s(q.b0_hz)) * PULSE_S
+    m = jnp.array([0.0, 0.0, 0.8, 0.1])
+    for _ in range(300):
+        m = propagate(*on, m * jnp.array([0.0, 0.0, 1.0, 1.0]), jnp.asarray(0.008))
+        across = jnp.sin(0.18) * m[2]
+        m = jnp.array([0.0, 0.0, jnp.cos(0.18) * m[2], jnp.exp(-w) * m[3]])
+        m = propagate(*off, m, jnp.asarray(0.022))
+    np.testing.assert_allclose(x[0], 1j * across * np.exp(-0.002 / 0.09), rtol=1e-6)
+    plain = replace(
+        mr.sequence.spoiled_gradient_echo(0.2, 0.002, 0.03), pulse_s=jnp.asarray(PULSE_S)
+    )
+    np.testing.assert_allclose(x[1], plain.signal(q)[0], rtol=1e-4)
+    shaped = mr.sequence.mt_prepared_gradient_echo(
+        0.2, 0.002, 0.03, [2000.0, 1e6], np.full(5, 300.0), 0.008, pulse_s=PULSE_S
+    )
+    np.testing.assert_allclose(shaped.signal(q), x, rtol=1e-9)
+    energy = 2 * (300.0**2 * 0.008 + (0.2 / (2 * np.pi)) ** 2 / PULSE_S)
+    assert float(theta.pulse_energy_hz2_s) == pytest.approx(energy)
+    assert float(theta.scan_time_s) == pytest.approx(0.06)
 
 
 def test_tensors_attenuate_by_direction():

@@ -138,9 +138,10 @@ def test_derivatives_also_without_field_and_exchange():
         (lambda: cest_saturation([0.0], 10.0, 1.0, pulses=0), "one or more"),
         (
             lambda: mr.simulate(
-                mr.sequence.spin_echo(0.05), mr.Tissue(t1_s=1.0, t2_s=0.1, pools=(AMIDE,))
+                mr.sequence.diffusion_weighted([0.0], 0.05),
+                mr.Tissue(t1_s=1.0, t2_s=0.1, pools=(AMIDE,)),
             ),
-            "cest_saturation",
+            "made of pulses",
         ),
     ],
 )

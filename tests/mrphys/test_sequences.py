@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mrphys as mr
-from mrphys import epg, epg_real
+from mrphys import epg_real
 from mrphys import sequence as s
 from mrphys.errors import InputError
 from mrphys.sequence.base import Sequence
