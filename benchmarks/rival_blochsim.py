@@ -1,66 +1,89 @@
 # pyright: reportMissingImports=false
-"""blochsim's side of benchmarks/simulate.py: one workload, timed, as a line of JSON.
+"""blochsim's side of benchmarks/simulate.py: its simulators and their forward derivatives.
 
-    .cache/rivals/bin/python benchmarks/rival_blochsim.py fse INPUT.npz
+Its own fingerprint inverts ideally whatever B1; ours turns by π B1 and spoils, so the train is
+composed of the same events here. Angles are in degrees and times in milliseconds. The pulse of
+bloch is one hard pulse a sample, its gradient an off-resonance of each voxel.
 
-Run by benchmarks/simulate.py in the environment that `make bench-rivals` makes.
+rival_torchsim.py runs the same code on torchsim, which blochsim began as.
 """
 
-import json
-import resource
-import sys
-import time
+import importlib
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from blochsim import fse_sim, mrf_sim
+from rival_timing import measure
 
 
-def workload(name: str, given: dict):
-    """A call without arguments, and whether it gives the signal."""
+def simulators(package: str) -> tuple[Any, Any, Any]:
+    """Of a fast spin echo, a fingerprint after a pulse of π, and a sampled pulse."""
+    ready = importlib.import_module(f"{package}.simulators")
+    events = importlib.import_module(f"{package}.sequence")
+
+    class Fingerprint(ready.MRFSimulator):
+        def layout(self, *, flip, TR, TI=0.0, phases=0.0):
+            after = super().layout(flip=flip, TR=TR, TI=0.0, phases=phases)[1:]
+            inversion = [events.Excitation(torch.pi), events.Spoil(), events.Delay(TI * 1e-3)]
+            return [*inversion, *after]
+
+    class Sampled(ready.TrueFISPSimulator):
+        def layout(self, *, waveform, dwell):
+            return [events.SampledPulse(waveform, dwell), events.Readout()]
+
+    return ready.FSESimulator(), Fingerprint(), Sampled()
+
+
+def workload(name: str, given: dict, package: str = "blochsim"):
+    fse, mrf, sampled = simulators(package)
     tissue = {
         "T1": torch.tensor(1e3 * given["t1_s"]),
         "T2": torch.tensor(1e3 * given["t2_s"]),
         "B1": torch.tensor(given["b1"]),
     }
-    train = name.endswith("fse")
+    train = name.endswith("fse") or name == "design"
+    simulator = fse if train else mrf
     flips = torch.tensor(np.rad2deg(given["fse_rad" if train else "mrf_rad"]).astype(np.float32))
+    played: dict[str, Any] = {"states": 33, "ESP": 10.0} if train else {}
+    if not train:
+        played = {"states": 20, "TR": 12.0, "TI": 20.0}
+    played["repetitions"] = 1
 
-    def signal(flips, **more):
-        if train:
-            return fse_sim(flips, 10.0, **tissue, states=33, repetitions=1, **more)
-        return mrf_sim(flips, 12.0, **tissue, TI=20.0, states=20, **more)
-
-    def gradient():
+    def gradient(cost):
         angles = flips.clone().requires_grad_(True)
-        signal(angles).abs().square().sum().backward()
+        cost(angles).backward()
         return angles.grad
 
-    def jacobian():
-        return signal(flips, diff=("T1", "T2", "B1"))[1]
+    def power(angles):
+        return simulator.simulate(flip=angles, **tissue, **played).abs().square().sum()
+
+    def bound(angles):
+        crlb = importlib.import_module(f"{package}.optim").crlb
+        unknown = {**tissue, "M0": torch.ones_like(tissue["T1"])}
+        found = simulator.jacobian(("T1", "T2", "M0"), flip=angles, **unknown, **played)
+        return crlb(found[1], noise_variance=1e-4)[..., 1].sqrt().mean()
+
+    def a_radian(found):
+        return np.rad2deg(found.numpy())
 
     if name.startswith("gradient"):
-        return gradient, False
+        return lambda: gradient(power), a_radian
+    if name == "design":
+        return lambda: gradient(bound), lambda found: 1e-3 * a_radian(found)
     if name.startswith("jacobian"):
-        return jacobian, False
-    return lambda: signal(flips), True
+        per_ms = np.array([1e3, 1e3, 1.0])[:, None]
+        slopes = partial(simulator.jacobian, ("T1", "T2", "B1"), flip=flips, **tissue, **played)
+        return slopes, lambda found: per_ms * found[1].abs().numpy()
+    if name == "bloch":
+        waveform = 2 * torch.pi * torch.tensor(given["b1_hz"])
+        tissue["B0"] = torch.tensor(3 * given["gradient_hz_per_mm"] * given["position_mm"])
+        dwell = float(given["dt_s"])
+        simulator, played = sampled, {"waveform": waveform, "dwell": dwell, "states": 1}
+    else:
+        played["flip"] = flips
+    return partial(simulator.simulate, **tissue, **played), lambda found: found.abs().numpy()
 
 
-def main() -> None:
-    name, path = sys.argv[1:]
-    run, is_signal = workload(name, dict(np.load(path)))
-    started = time.perf_counter()
-    found = run()
-    first = time.perf_counter() - started
-    seconds = []
-    while len(seconds) < 3 or (sum(seconds) < 3 and len(seconds) < 30):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if is_signal:
-        np.save(path.replace(".npz", ".found.npy"), found.detach().abs().numpy())
-    print(json.dumps({"first": first, "seconds": min(seconds), "peak_mib": peak}))
-
-
-main()
+if __name__ == "__main__":
+    measure(workload)

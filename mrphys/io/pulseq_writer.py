@@ -4,7 +4,7 @@ scanner as one voxel after the other in time."""
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def write_pulseq(
         sequence.write(str(draft))
 
 
-def _played(theta: Any, repetitions: int) -> Iterator[tuple[Block, int, float]]:
+def _played(theta: Any, repetitions: int) -> Iterator[tuple[Any, int, float]]:
     """Every repetition of every block, and the phase added to it, in order."""
     if not isinstance(theta, Repeated):
         for block in theta.blocks:
@@ -104,7 +104,7 @@ class _Writer:
             self._pulse(flip, float(block.phase_rad[repetition]) + advance_rad)
         last = len(block.shifts) - 1
         for i, (shift, reads) in enumerate(zip(block.shifts, block.reads, strict=True)):
-            self.moments += shift
+            self.moments += cast(int, shift)
             if block.spoil and i == last:
                 self.moments += SPOILING_MOMENTS
             self.centre_s += float(block.times_s[repetition, i])

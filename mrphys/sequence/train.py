@@ -159,7 +159,9 @@ def shortest_moments_s(blocks: Many[Part]) -> list[float]:
     moving = [(block, count) for block, count in moving if count]
     if any(isinstance(block.intervals_s, Tracer) for block, _ in moving):
         return []
-    return [float(np.asarray(block.intervals_s).sum(axis=1).min()) / count for block, count in moving]
+    return [
+        float(np.asarray(block.intervals_s).sum(axis=1).min()) / count for block, count in moving
+    ]
 
 
 def longest_t2_s(q: Tissue) -> float | None:

@@ -1,0 +1,46 @@
+"""What the rivals' scripts share: a workload timed warm in this process, as a line of JSON.
+
+    PYTHON benchmarks/rival_NAME.py WORKLOAD INPUT.npz
+
+writes what was found beside the input, in the shape and units of benchmarks/simulate.py.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Run = Callable[[], Any]
+ENOUGH_S, LONGEST_S = 3.0, 20.0
+
+
+def measure(
+    workload: Callable[[str, dict[str, np.ndarray]], tuple[Run, Callable[[Any], np.ndarray]]],
+    at_most: dict[str, int] | None = None,
+) -> None:
+    """Times workload(name, inputs): a call without arguments, and what makes an array of numpy of
+    its result. `at_most` voxels of a workload are simulated; the time is scaled to all of them."""
+    name, path = sys.argv[1:]
+    given = dict(np.load(path))
+    voxels = given["t1_s"].size
+    kept = min(voxels, (at_most or {}).get(name, voxels))
+    given.update({key: given[key][:kept] for key in ("t1_s", "t2_s", "b1", "position_mm")})
+    run, as_array = workload(name, given)
+    started = time.perf_counter()
+    found = run()
+    first = time.perf_counter() - started
+    np.save(path.replace(".npz", ".found.npy"), as_array(found))
+    seconds: list[float] = []
+    while (len(seconds) < 3 and sum(seconds) < LONGEST_S) or (
+        sum(seconds) < ENOUGH_S and len(seconds) < 30
+    ):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    measured = {"first": first, "seconds": min(seconds) * voxels / kept, "peak_mib": peak}
+    print(json.dumps(measured))
