@@ -2,12 +2,13 @@
 
 q  Tissue, tissue, phantom   what each voxel is: literature values, anatomy
 θ  sequence, rf              what the scanner does; pulses sample by sample
-x  simulate                  the noiseless signal;  noise makes it a measurement
+x  simulate, jacobian        the noiseless signal and its slopes;  noise makes it a measurement
    epg, bloch                the engines: extended phase graphs, isochromats
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
    mapping                   q from measurements, with its standard deviation
    information, cramer_rao   how well θ could determine q
    Volume, units, io         images in space, constants and range checks, files
+   use_cores                 every core of a processor as a device
 """
 
 from mrphys import (
@@ -25,11 +26,12 @@ from mrphys import (
     tissue,
     units,
 )
+from mrphys.devices import use_cores
 from mrphys.errors import InputError, Problem
 from mrphys.exchange import Pool, SemiSolid
 from mrphys.information import cramer_rao
 from mrphys.scan import simulate_scan
-from mrphys.simulate import simulate
+from mrphys.simulate import jacobian, simulate
 from mrphys.spins import SpinCloud
 from mrphys.tissue import Tissue
 from mrphys.volume import Volume
@@ -50,6 +52,7 @@ __all__ = [
     "exchange",
     "information",
     "io",
+    "jacobian",
     "mapping",
     "noise",
     "phantom",
@@ -59,4 +62,5 @@ __all__ = [
     "simulate_scan",
     "tissue",
     "units",
+    "use_cores",
 ]

@@ -1,8 +1,6 @@
 """How well a measurement can determine what it measures: Fisher information, Cramér-Rao bounds."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 
 import equinox as eqx
 import jax
@@ -10,9 +8,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, Inexact, PyTree
 
-from mrphys.errors import InputError, Problem
 from mrphys.sequence.base import Sequence as MRSequence
-from mrphys.simulate import TOLERANCE, over_voxels
+from mrphys.simulate import TOLERANCE, as_rows, check_fields, over_voxels, slopes
 from mrphys.tissue import Tissue
 
 
@@ -60,13 +57,8 @@ def cramer_rao(
 
     Source: Cavassila et al. 2001, doi 10.1002/nbm.701.
     """
-    unknown = [name for name in wrt if name not in {f.name for f in dataclasses.fields(Tissue)}]
-    if unknown or not wrt:
-        fields = ", ".join(field.name for field in dataclasses.fields(Tissue))
-        raise InputError(Problem("cramer_rao: wrt", f"{unknown or 'nothing'}", f"of {fields}"))
-
-    shape = q.voxel_shape
-    rows = jax.tree.map(lambda value: value.reshape(-1, *value.shape[len(shape) :]), q.broadcast())
+    check_fields("cramer_rao: wrt", wrt)
+    shape, rows = q.voxel_shape, as_rows(q)
     noise = jnp.broadcast_to(jnp.asarray(noise_sd, rows.m0.dtype), shape).reshape(-1)
     kept = theta.within(q, TOLERANCE)
     sds = over_voxels(eqx.Partial(_bounds, tuple(wrt)), kept, (rows, noise))
@@ -76,14 +68,9 @@ def cramer_rao(
 def _bounds(
     wrt: tuple[str, ...], theta: MRSequence, voxels: tuple[Tissue, Float[Array, " voxels"]]
 ) -> Float[Array, "voxels parameters"]:
-    """Cramér-Rao standard deviations of each voxel. No voxel's signal knows of another's tissue:
-    one direction moves a parameter of all of them."""
+    """Cramér-Rao standard deviations of each voxel."""
     q, noise = voxels
-    still = jax.tree.map(jnp.zeros_like, q)
-    moves = [eqx.tree_at(attrgetter(name), still, replace_fn=jnp.ones_like) for name in wrt]
-    together = jax.tree.map(lambda *parts: jnp.stack(parts), *moves)
-    slopes = jax.vmap(lambda move: jax.jvp(theta.signals, (q,), (move,))[1])(together)
-    whitened = slopes / theta.readout_sd(noise)[None]
+    whitened = slopes(theta, q, wrt) / theta.readout_sd(noise)[None]
     both = jnp.concatenate([whitened.real, whitened.imag], axis=-1)
     information = jnp.einsum("pvr,qvr->vpq", both, both)
     return jax.vmap(_standard_deviations)(information)

@@ -83,11 +83,11 @@ class Train(Sequence):
             self.moment_rad_per_mm,
             orders,
         )
-        behind = block.receiver_rad - block.phase_rad
-        turn = 2 * jnp.pi * block.times_s[:, :1] * tissue.b0_hz[None] + behind[:, None]
-        cos, sin = cos_sin(turn)
-        left = train * jnp.exp(-block.times_s[:, :1] / tissue.t2_s[None])
-        return jax.lax.complex(left * sin, left * cos)
+        te_s = block.times_s[:1, :1] if block.alike else block.times_s[:, :1]
+        cos, sin = cos_sin(2 * jnp.pi * te_s * tissue.b0_hz[None])
+        left = jnp.exp(-te_s / tissue.t2_s[None])
+        follows = 1j * jnp.exp(1j * (block.phase_rad - block.receiver_rad))
+        return train * (jax.lax.complex(left * cos, -left * sin) * follows[:, None])
 
     def _waves(self) -> Wavevectors:
         """The wavevectors kept."""
