@@ -92,7 +92,6 @@ def fingerprinting_balanced(
         [te, tr - te],
         phase_rad=alternating if phase_rad is None else phase_rad,
         reads=[True, False],
-        dephased_s=[jnp.abs(te - tr / 2)] * 2,
     )
     blocks = _inverted(inversion_s, played)
     return train(blocks, averages=averages, pulse_s=pulse_s, profile=profile)

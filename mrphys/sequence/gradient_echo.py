@@ -130,7 +130,6 @@ def dess(
         repetitions=repetitions,
         shifts=[0, 1, 0],
         reads=[True, True, False],
-        dephased_s=[te, te, 0.0],
     )
     if repetitions is None:
         return repeated((played,), averages=averages, moment_rad_per_mm=moment_rad_per_mm)
@@ -157,7 +156,7 @@ def multi_echo_gradient_echo(
     gaps = jnp.diff(times, prepend=0.0)
     cause = "echo times out of order"
     check_range(f"{where}: steps of echo_times_s", gaps, 0.0, np.inf, "s", cause)
-    played = block(flip_rad, list(gaps), reads=[True] * times.size, dephased_s=list(times))
+    played = block(flip_rad, list(gaps), reads=[True] * times.size)
     return train([played], averages=averages)
 
 

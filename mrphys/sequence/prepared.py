@@ -223,10 +223,10 @@ def molli(
             phase_rad=jnp.pi * (jnp.arange(low, high) % 2),
             reads=[high - low == 1, False],
             repetitions=high - low,
-            dephased_s=[0.0, 0.0],
+            ticks=2,
         )
 
-    catalyst = block(flips / 2, [tr / 2], phase_rad=np.pi, reads=[False])
+    catalyst = block(flips / 2, [tr / 2], phase_rad=np.pi, reads=[False], ticks=1)
     image = [catalyst, part(0, middle), part(middle, middle + 1), part(middle + 1, pulses)]
 
     def rest(wait_s: Array) -> Block:
@@ -277,15 +277,16 @@ def t2_prepared(
         half = time / (2 * refocusing)
         acquisitions.append(
             (
-                block(np.pi / 2, [half], reads=[False]),
+                block(np.pi / 2, [half], reads=[False], ticks=1),
                 block(
                     np.pi,
                     [2 * half],
                     phase_rad=np.pi / 2,
                     reads=[False],
                     repetitions=refocusing - 1,
+                    ticks=2,
                 ),
-                block(np.pi, [half], phase_rad=np.pi / 2, reads=[False]),
+                block(np.pi, [half], phase_rad=np.pi / 2, reads=[False], ticks=1),
                 block(np.pi / 2, [0.0], phase_rad=np.pi, reads=[False], spoil=True),
                 block(flip_rad, [te_s, left], reads=[True, False], spoil=True),
             )

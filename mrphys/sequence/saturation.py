@@ -39,10 +39,6 @@ class OffResonancePulse(Part):
     def intervals_s(self) -> Float[Array, "1 1"]:
         return self.pulse_duration_s[None, None]
 
-    @property
-    def read_after_s(self) -> Float[Array, "0"]:
-        return jnp.zeros(0)
-
     def energy_hz2_s(self, pulse_s: Array) -> Float[Array, ""]:
         del pulse_s
         return jnp.mean(self.b1_hz**2) * self.pulse_duration_s

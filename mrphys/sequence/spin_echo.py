@@ -147,15 +147,15 @@ def _blocks(
     refocusing_rad: Array, spacing_s: Array, excitation_rad: Values, phase_rad: Values
 ) -> tuple[Block, Block]:
     half = spacing_s / 2
-    excite = block(excitation_rad, [half], shifts=[1], reads=[False])
+    excite = block(excitation_rad, [half], shifts=[1], reads=[False], ticks=1)
     refocus = block(
         refocusing_rad,
         [half, half],
         phase_rad=phase_rad,
         receiver_rad=0.0,
-        dephased_s=[0.0, half],
         shifts=[1, 1],
         reads=[True, False],
+        ticks=2,
     )
     return excite, refocus
 
@@ -194,5 +194,5 @@ def stimulated_echo(
     half, flip = jnp.asarray(te_s, float) / 2, jnp.asarray(flip_rad, float)
     encode = block(flip, [half], shifts=[1], reads=[False])
     store = block(flip, [mixing_s], reads=[False], spoil=True)
-    recall = block(flip, [half], shifts=[1], reads=[True], dephased_s=[0.0])
+    recall = block(flip, [half], shifts=[1], reads=[True])
     return train([encode, store, recall], moment_rad_per_mm=moment_rad_per_mm)

@@ -18,9 +18,21 @@ from mrphys.epg_real import gradient_train
 from mrphys.errors import InputError, Problem
 from mrphys.rotation import cos_sin
 from mrphys.sequence.base import Sequence
+from mrphys.static import (
+    MOST_NET_TIMES,
+    MOST_STRETCHES,
+    Clock,
+    clock,
+    is_finite,
+    longest_t2_s,
+    read_after_s,
+    refuse_times,
+    static_loss,
+    stretches,
+)
 from mrphys.tissue import Tissue
 from mrphys.units import Values, check_flip_rad, check_range, check_time_s
-from mrphys.wavevectors import Moment, Shift, Wavevectors, as_vector
+from mrphys.wavevectors import TICKS, Moment, Shift, Wavevectors, as_vector
 
 EXACT = 0
 """Orders kept when none are left out."""
@@ -39,8 +51,10 @@ class Train(Sequence):
     pulse_s            duration of each pulse were it rectangular, for `pulse_energy_hz2_s`
     orders             orders kept; as many as the gradients can fill unless a tolerance says less
 
-    Times are exact, pulses instantaneous. T2' is that of static dephasing since the last refocusing
-    (`Block.dephased_s`).
+    Times are exact, pulses instantaneous. T2' weakens every coherence pathway by its net time
+    (`mrphys.static`): `clock` says which are equal, `reach` how many ticks of one unit are
+    followed, `static` whether any voxel asks for it; `within` sets all three. Raises InputError
+    for a finite T2' in a train of too many different times.
     """
 
     blocks: tuple[Part, ...]
@@ -49,6 +63,9 @@ class Train(Sequence):
     moment_rad_per_mm: Moment | None = None
     profile: Profile | None = None
     orders: int = eqx.field(static=True, default=EXACT)
+    clock: Clock | None = eqx.field(static=True, default=None)
+    reach: int | None = eqx.field(static=True, default=None)
+    static: bool = eqx.field(static=True, default=True)
 
     def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
         return across_slice(self.readouts, tissue, self.profile)
@@ -58,6 +75,23 @@ class Train(Sequence):
 
     def readouts(self, tissue: Tissue) -> Complex[Array, "readouts voxels"]:
         """The signal of a row of voxels, of the nominal flip angles."""
+        if not (self.static and is_finite(tissue)):
+            return epg.in_phase(self._by_gradients(tissue), tissue)
+        timing = self.clock or clock(self.blocks, steady=False)
+        by_gradients = timing.by_gradients(self.blocks)
+        if by_gradients is None:
+            waves = self._timed_waves(timing)
+            if waves is None:
+                seen = refuse_times("signal", self._by_gradients(tissue), tissue)
+            else:
+                seen = self._by_ticks(tissue, timing, waves)
+            return epg.in_phase(seen, tissue)
+        net = read_after_s(self.blocks, by_gradients, timing.units_s(self.blocks))
+        seen = self._by_gradients(tissue) * epg.remaining(net, tissue.t2prime_s)
+        return epg.in_phase(seen, tissue)
+
+    def _by_gradients(self, tissue: Tissue) -> Complex[Array, "readouts voxels"]:
+        """Readouts of order 0, without static dephasing."""
         waves = self._waves()
         around = Surroundings(self.moment_rad_per_mm, waves, self.pulse_s)
         states, seen, filled = epg.equilibrium(tissue, len(waves)), [], 1
@@ -68,9 +102,34 @@ class Train(Sequence):
             states, echoes = block.play(tissue, states, around)
             seen.append(echoes)
             filled = len(waves) if any(block.shifts) else filled
-        dephased = jnp.concatenate([block.read_after_s for block in self.blocks])
-        static = jnp.exp(-dephased[:, None] / tissue.t2prime_s[None])
-        return epg.in_phase(jnp.concatenate(seen) * static, tissue)
+        return jnp.concatenate(seen)
+
+    def _by_ticks(
+        self, tissue: Tissue, timing: Clock, waves: Wavevectors
+    ) -> Complex[Array, "readouts voxels"]:
+        """Readouts of all net times. On a line of ticks no more are carried than are filled."""
+        units_s, filled, seen = timing.units_s(self.blocks), 0, []
+        growing = waves.axis == TICKS
+        states = epg.equilibrium(tissue, 1 if growing else len(waves))
+        for block, ticks in stretches(self.blocks, timing):
+            if growing:
+                filled = min(filled + block.repetitions * ticks[0], len(waves) - 1)
+                waves_now, states = Wavevectors.of_ticks(filled), epg.of_size(states, filled + 1)
+            else:
+                waves_now = waves
+            around = Surroundings(self.moment_rad_per_mm, waves_now, self.pulse_s, units_s, ticks)
+            states, echoes = block.play(tissue, states, around)
+            seen.append(echoes)
+        return jnp.concatenate(seen)
+
+    def _timed_waves(self, timing: Clock) -> Wavevectors | None:
+        """Wavevectors and ticks followed; None where they are too many."""
+        if timing.stretches > MOST_STRETCHES:
+            return None
+        if timing.count == 1 and not any(map(any, map(as_vector, self._moves))):
+            most = timing.most(self.blocks)
+            return Wavevectors.of_ticks(most if self.reach is None else min(self.reach, most))
+        return Wavevectors.timed(timing.moves(self.blocks), MOST_NET_TIMES)
 
     def _about_one_axis(
         self, block: Block, tissue: Tissue, states: States, filled: int, orders: int
@@ -123,27 +182,54 @@ class Train(Sequence):
         return jnp.sum(jnp.stack([block.energy_hz2_s(self.pulse_s) for block in self.blocks]))
 
     def within(self, q: Tissue, tolerance: float) -> "Train":
-        """The same train keeping no more orders than `tolerance` asks for, by `truncation_bound`.
-        Where T2 or times are being traced it keeps all."""
+        """The same train keeping no more orders and ticks than `tolerance` asks for, by
+        `truncation_bound`. Where T2 or times are being traced it keeps all. Raises InputError for
+        a finite T2' in a train of too many different times."""
+        kept = replace(self, static=is_finite(q), clock=None, reach=None)
+        if kept.static:
+            kept = kept._keeping_time(q, tolerance)
         moment_s = self._shortest_moment_s()
         longest = longest_t2_s(q)
         if moment_s is None or longest is None:
-            return self
+            return kept
         away = longest * math.log(max(self.averages.shape[0], 2) / tolerance) / (2 * moment_s)
-        return replace(self, orders=min(math.ceil(away) + 1, self.most_orders))
+        return replace(kept, orders=min(math.ceil(away) + 1, self.most_orders))
+
+    def _keeping_time(self, q: Tissue, tolerance: float) -> "Train":
+        timing = clock(self.blocks, steady=False)
+        if timing.by_gradients(self.blocks) is not None:
+            return replace(self, clock=timing)
+        if self._timed_waves(timing) is None:
+            refuse_times("within", jnp.zeros(1), q)
+        lost = static_loss(timing, self.blocks, q)
+        if lost is None:
+            return replace(self, clock=timing)
+        sure = max(self.averages.shape[0], 2) * 2 / (tolerance * -math.expm1(-lost))
+        return replace(self, clock=timing, reach=math.ceil(math.log(sure) / lost))
 
     def truncation_bound(self, q: Tissue) -> float:
-        """The most by which a readout errs for the orders left out, relative to m0.
+        """The most by which a readout errs for the orders and ticks left out, relative to m0.
 
         What leaves for order K = `orders` and returns is transverse over 2 K moments, and no state
         is larger than m0: the bound is N exp(-2 K t / T2) for N readouts, t the shortest time that
-        a moment takes. 0 when no order is left out.
+        a moment takes. What leaves for tick K = `reach` is seen there or after coming back, and
+        less by q = u (1/T2 + min(1/T2, 1/T2')) for each tick u: 2 N exp(-K q) / (1 - exp(-q)). 0
+        when nothing is left out.
         """
         moment_s = self._shortest_moment_s()
         longest = longest_t2_s(q)
-        if self.orders in (EXACT, self.most_orders) or moment_s is None or longest is None:
-            return 0.0
-        return self.averages.shape[0] * math.exp(-2 * (self.orders - 1) * moment_s / longest)
+        bound = 0.0
+        if self.orders not in (EXACT, self.most_orders) and moment_s and longest:
+            away = 2 * (self.orders - 1) * moment_s / longest
+            bound = self.averages.shape[0] * math.exp(-away)
+        timing = self.clock
+        if timing is None or self.reach is None or self.reach >= timing.most(self.blocks):
+            return bound
+        lost = static_loss(timing, self.blocks, q)
+        if not (self.static and lost):
+            return bound
+        left_out = 2 * math.exp(-self.reach * lost) / -math.expm1(-lost)
+        return bound + self.averages.shape[0] * left_out
 
     def _shortest_moment_s(self) -> float | None:
         """Time of the shortest repetition with a gradient, for each of its moments; None when
@@ -162,14 +248,6 @@ def shortest_moments_s(blocks: Many[Part]) -> list[float]:
     return [
         float(np.asarray(block.intervals_s).sum(axis=1).min()) / count for block, count in moving
     ]
-
-
-def longest_t2_s(q: Tissue) -> float | None:
-    """Of all voxels and pools; None where one is being traced."""
-    all_t2_s = [q.t2_s, *(pool.t2_s for pool in q.pools)]
-    if any(isinstance(t2_s, Tracer) for t2_s in all_t2_s):
-        return None
-    return max(float(np.max(np.asarray(t2_s))) for t2_s in all_t2_s)
 
 
 def refuse_pools(tissue: Tissue) -> None:
@@ -204,35 +282,31 @@ def block(
     shifts: Many[Shift] | None = None,
     phase_rad: Values = 0.0,
     receiver_rad: Values | None = None,
-    dephased_s: Many[Values] | None = None,
     repetitions: int | None = None,
     spoil: bool = False,
     one_axis: bool = False,
+    ticks: int | None = None,
 ) -> Block:
     """A Block of `repetitions`, as many as the longest list says unless given. Without gradients
-    unless told; the receiver follows the pulse, and static dephasing runs on from it."""
+    unless told; the receiver follows the pulse."""
     lines = [jnp.asarray(v, float) for v in (flip_rad, phase_rad)]
     lines.append(lines[1] if receiver_rad is None else jnp.asarray(receiver_rad, float))
     times = [jnp.asarray(time, float) for time in times_s]
-    if dephased_s is None:
-        dephased = [sum(times[: i + 1], jnp.zeros(())) for i in range(len(times))]
-    else:
-        dephased = [jnp.asarray(time, float) for time in dephased_s]
     longest = max((v.size for v in [*lines, *times] if v.ndim), default=1)
     count = repetitions or longest
-    spread = [jnp.broadcast_to(time, (count,)) for time in (*times, *dephased)]
+    spread = [jnp.broadcast_to(time, (count,)) for time in times]
     flips, phases, receivers = (jnp.broadcast_to(line, (count,)) for line in lines)
     return Block(
         flip_rad=flips,
         phase_rad=phases,
         receiver_rad=receivers,
-        times_s=jnp.stack(spread[: len(times)], axis=1),
-        dephased_s=jnp.stack(spread[len(times) :], axis=1),
+        times_s=jnp.stack(spread, axis=1),
         shifts=tuple(shifts) if shifts is not None else (0,) * len(times),
         reads=tuple(reads),
         spoil=spoil,
         one_axis=one_axis,
-        alike=all(time.ndim == 0 for time in (*times, *dephased)),
+        alike=all(time.ndim == 0 for time in times),
+        ticks=ticks,
     )
 
 
