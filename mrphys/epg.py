@@ -358,9 +358,11 @@ def general(
 
     once = block.alike or block.repetitions == 1
     always = (through(block.times_s[0]), weights(block.times_s[0])) if once else None
-    moves = [as_vector(shift) + (0,) * len(ticks) for shift in block.shifts]
-    if not block.spoil and ticks:
-        moves[-1] = (*moves[-1][:3], *ticks)
+    still = (0,) * len(ticks)
+    moves = [as_vector(shift) + still for shift in block.shifts]
+    end = (0, 0, 0, *ticks)
+    if not block.reads[-1]:
+        moves[-1], end = (*moves[-1][:3], *ticks), (0, 0, 0)
 
     def repetition(states: States, event: tuple) -> tuple[States, tuple[Array, ...]]:
         cos, sin, axis, times, receiver, saturated = event
@@ -370,12 +372,11 @@ def general(
         for move, reads, interval, weight in zip(
             moves, block.reads, intervals, weighed, strict=True
         ):
-            gradient = (*move[:3], *(0 for _ in ticks))
-            states = shifted(_evolved(states, interval), gradient, waves)
+            states = shifted(_evolved(states, interval), move, waves)
             if reads:
                 visible = _visible(states, waves, weight)
                 seen.append((visible if liquid is None else visible.sum(0)) * receiver)
-            states = shifted(states, (0, 0, 0, *move[3:]), waves)
+        states = shifted(states, end, waves)
         if block.spoil:
             nothing = jnp.zeros_like(states.plus)
             states = States(nothing, nothing, states.longitudinal)

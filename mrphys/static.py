@@ -91,14 +91,17 @@ class Clock:
         return jnp.sum(lasting[:, None] * inverse.astype(lasting.dtype), axis=0)
 
     def moves(self, parts: Many[Part]) -> list[Vector]:
-        """Of every interval played the gradient, the last of a repetition with its ticks."""
+        """Of every interval played the gradient, the last of a repetition with its ticks, or before
+        them where it ends with a readout."""
         none = (0,) * self.count
         played = []
         for part, ticks in zip(parts, self.ticks, strict=True):
             for i in range(part.repetitions):
                 end = ticks[min(i, len(ticks) - 1)]
                 *before, last = [as_vector(shift) for shift in part.shifts] or [(0, 0, 0)]
-                played += [*(shift + none for shift in before), last + end]
+                played += [shift + none for shift in before]
+                reads = part.reads[-1:] == (True,)
+                played += [last + none, (0, 0, 0, *end)] if reads else [last + end]
         return played
 
     def by_gradients(self, parts: Many[Part]) -> np.ndarray | None:
@@ -168,16 +171,17 @@ def _durations(part: Part) -> Float[Array, " n"]:
 
 def _by_value(values: dict) -> dict:
     lasting = {key: value for key, value in values.items() if value > 0}
+    none = {key: (("none",), 1) for key in values if key not in lasting}
     if not lasting:
-        return {}
+        return none
     durations = np.array(list(lasting.values()))
     for parts in range(1, FINEST + 1):
         ticks = durations * parts / durations.min()
         if ticks.max() <= LONGEST and np.abs(ticks / np.round(ticks) - 1).max() < 3e-6:
             whole = np.round(ticks).astype(int).tolist()
-            return {key: ("own", n) for key, n in zip(lasting, whole, strict=True)}
+            return none | {key: ("own", n) for key, n in zip(lasting, whole, strict=True)}
     _, first = np.unique(np.round(np.log(durations) / 3e-6), return_inverse=True)
-    return {key: ((int(i),), 1) for key, i in zip(lasting, first.ravel(), strict=True)}
+    return none | {key: ((int(i),), 1) for key, i in zip(lasting, first.ravel(), strict=True)}
 
 
 def stretches(parts: Many[Part], timing: Clock) -> Iterator[tuple[Part, tuple[int, ...]]]:

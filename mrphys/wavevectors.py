@@ -18,7 +18,7 @@ TICKS = 3
 """Where ticks begin."""
 
 
-def as_vector(shift: Shift) -> Vector:
+def as_vector(shift: Shift | Vector) -> Vector:
     """A shift along the line as one along x."""
     return shift if isinstance(shift, tuple) else (shift, 0, 0)
 
@@ -101,7 +101,7 @@ class Wavevectors:
         return _ordered(kept)
 
     @staticmethod
-    def around(shifts: Iterable[Shift], most: int) -> "Wavevectors":
+    def around(shifts: Iterable[Shift | Vector], most: int) -> "Wavevectors":
         """Those that fewer than `most` of some gradients, in any order, lead to."""
         moves = {move for move in map(as_vector, shifts) if any(move)}
         found, edge = {_nowhere(moves)}, {_nowhere(moves)}

@@ -73,7 +73,8 @@ def write_pulseq(
 def _played(theta: Any, repetitions: int) -> Iterator[tuple[Any, int, float]]:
     """Every repetition of every block, and the phase added to it, in order."""
     if not isinstance(theta, Repeated):
-        for block in theta.blocks:
+        steady = isinstance(theta, SpinEchoTrain) and theta.tr_s is not None
+        for block in theta.blocks * (repetitions if steady else 1):
             yield from ((block, i, 0.0) for i in range(block.repetitions))
         return
     for blocks in theta.acquisitions:

@@ -108,9 +108,10 @@ class Repeated(Sequence):
             net = read_after_s(blocks, by_gradients, units_s)
             seen = self._steady_readouts(blocks, tissue, self._waves(blocks))
             return seen * epg.remaining(net, tissue.t2prime_s)
-        if _balanced(blocks):
+        balanced = _balanced(blocks)
+        if balanced:
             around = Surroundings(pulse_s=self.pulse_s)
-            return steady_readouts(blocks[0], tissue, self.advance_rad, around)
+            return steady_readouts(balanced, tissue, self.advance_rad, around)
         waves = self._timed_waves(blocks, timing)
         if waves is None:
             seen = self._steady_readouts(blocks, tissue, self._waves(blocks))
@@ -223,17 +224,19 @@ class Repeated(Sequence):
         ]
         kept = replace(kept, orders=max(2, *needed)) if needed else kept
         for blocks, timing in zip(self.acquisitions, kept._timings(kept.static), strict=True):
-            follow = timing is not None and timing.by_gradients(blocks) is None
-            if follow and not _balanced(blocks) and kept._timed_waves(blocks, timing) is None:
+            if timing is None or timing.by_gradients(blocks) is not None or _balanced(blocks):
+                continue
+            if kept._timed_waves(blocks, timing) is None:
                 refuse_times("within", jnp.zeros(1), q)
         return kept
 
 
-def _balanced(blocks: tuple[Part, ...]) -> bool:
-    """Whether this is one pulse without gradients again and again."""
+def _balanced(blocks: tuple[Part, ...]) -> Block | None:
+    """The one pulse without gradients that is played again and again, if it is that."""
     (block, *more) = blocks
-    plain = isinstance(block, Block) and block.repetitions == 1 and not block.spoil
-    return plain and not more and not any(map(any, map(as_vector, block.shifts)))
+    if more or not isinstance(block, Block) or block.repetitions > 1 or block.spoil:
+        return None
+    return None if any(map(any, map(as_vector, block.shifts))) else block
 
 
 def _lost_by_tick(
