@@ -98,11 +98,10 @@ def test_ticks_left_out_are_within_their_bound():
     theta = s.balanced_ssfp(0.9, 0.006, 0.002, 20)
     q = replace(DEPHASED, t2_s=jnp.asarray(0.01))
     exact = flat(theta, q.broadcast())
-    for tolerance in (1e-2, 1e-4):
-        cut = theta.within(q, tolerance)
-        assert cut.reach < 39
-        error = np.abs(flat(cut, q.broadcast()) - exact).max()
-        assert error < cut.truncation_bound(q) <= tolerance
+    cut = theta.within(q, 1e-2)
+    assert cut.reach < 39
+    error = np.abs(flat(cut, q.broadcast()) - exact).max()
+    assert error < cut.truncation_bound(q) <= 1e-2
     assert np.abs(flat(replace(cut, reach=3), q.broadcast()) - exact).max() > 1e-4
 
 
@@ -118,12 +117,11 @@ def test_times_without_a_unit_are_refused():
 
 def some_of_each(p) -> list:
     q = mr.Tissue(t1_s=0.9, t2_s=p["t2"], b1=1.05, b0_hz=p["b0"], t2prime_s=p["t2prime"])
-    flips = p["flip"] * jnp.linspace(0.5, 1.5, 3)
+    flips = p["flip"] * jnp.linspace(0.5, 1.5, 2)
     trains = [
         s.balanced_ssfp(p["flip"], p["tr"], p["te"]),
         s.balanced_ssfp(flips, p["tr"], p["te"]),
-        s.fingerprinting_fisp(flips, p["trs"], p["te"], phase_rad=flips),
-        s.spin_echo_train(flips, p["tr"], phase_rad=flips, pulse_s=1e-4),
+        s.fingerprinting_balanced(flips, p["trs"], p["te"], inversion_s=None),
     ]
     return [theta.signal(q.broadcast()) for theta in trains]
 
@@ -131,7 +129,7 @@ def some_of_each(p) -> list:
 def test_gradients():
     p = {"t2": 0.06, "b0": 9.0, "t2prime": 0.04, "flip": 0.8, "tr": 0.006, "te": 0.0025}
     p = {key: jnp.asarray(value) for key, value in p.items()}
-    p["trs"] = jnp.array([0.011, 0.012, 0.0131])
+    p["trs"] = jnp.array([0.011, 0.0131])
     check_gradient(some_of_each, p, rtol=1e-6, atol=1e-8)
     slopes_of = jax.jit(jax.jacrev(lambda p: [jnp.abs(x - 1) for x in some_of_each(p)]))
     for edge in ({"t2prime": np.inf}, {"flip": 0.0}, {"te": 0.003}, {"te": 0.0}):
