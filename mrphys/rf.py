@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 from scipy import signal
 
-from mrphys.bloch import Waveform, bloch
+from mrphys.bloch import bloch
 from mrphys.errors import InputError, Problem
 from mrphys.tissue import Tissue
 from mrphys.units import Values, check_finite, check_flip_rad, check_range, check_time_s
+from mrphys.waveform import Waveform
 
 Number = float | int
 

@@ -7,8 +7,9 @@ import pytest
 
 import mrphys as mr
 from mrphys import rf
-from mrphys.bloch import Waveform, bloch
+from mrphys.bloch import bloch
 from mrphys.errors import InputError
+from mrphys.waveform import Waveform
 from tests.laws import check_gradient
 
 LASTING = {"t1_s": 20.0, "t2_s": 20.0}
