@@ -63,8 +63,9 @@ def ours(name: str, path: str) -> None:
     import jax.numpy as jnp
 
     import mrphys as mr
-    from mrphys.bloch import Waveform, bloch
+    from mrphys.bloch import bloch
     from mrphys.simulate import over_voxels
+    from mrphys.waveform import Waveform
 
     given = {key: jnp.asarray(value) for key, value in np.load(path).items()}
     q = mr.Tissue(t1_s=given["t1_s"], t2_s=given["t2_s"], b1=given["b1"])

@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 from scipy import signal
 
-from mrphys.bloch import Waveform, bloch
+from mrphys.bloch import bloch
 from mrphys.errors import InputError, Problem
 from mrphys.tissue import Tissue
 from mrphys.units import Values, check_finite, check_flip_rad, check_range, check_time_s
+from mrphys.waveform import Waveform
 
 Number = float | int
 
@@ -200,8 +201,10 @@ def hyperbolic_secant(
 ) -> Pulse:
     """The adiabatic inversion B1 sech(β τ)^(1 + iµ), τ from -1 to 1 over the pulse.
 
-    Frequency sweeps by µ β tanh(β τ) / (π T): bandwidth 2 µ β / (π T). Inverts for any B1 above
-    about √µ β / (π T). Silver, Joseph, Hoult 1985, doi:10.1103/PhysRevA.31.2753.
+    Frequency sweeps by µ β tanh(β τ) / (π T): bandwidth 2 µ β / (π T). With B1 in units of
+    √µ β / (π T), what is left at the default β and µ, (1 + Mz) / 2, is below 5 % above 1.35 and
+    below 1 % from 1.65 to 20: beyond, the field begins tilted, sech β being cut off. Silver,
+    Joseph, Hoult 1985, doi:10.1103/PhysRevA.31.2753.
     """
     check_time_s("hyperbolic_secant: duration_s", duration_s, low=1e-7, high=1.0)
     envelope = 1 / np.cosh(beta * 2 * _middles(samples))
@@ -222,8 +225,11 @@ def adiabatic_passage(
 
     The half passage has amplitude tanh(ζτ) and frequency -sweep_hz tan(κ(1 - τ)) / tan κ, τ from 0
     to 1: its field turns from z to across. The full one goes on backwards in time with the
-    frequency reversed. Raises InputError for values out of range, and samples too long for the
-    sweep. Garwood & Ke 1991, doi:10.1016/0022-2364(91)90137-I.
+    frequency reversed. With B1 in units of √(sweep / T), T the whole duration, and the default ζ
+    and κ, what a full one leaves, (1 + Mz) / 2, is below 5 % above 0.22 and below 1 % above 0.27;
+    of a half one 1 - My is below 5 % above 0.22 and below 1 % above 0.32. Up to 20 at least where
+    sweep · T is 120 or more; a sweep of 40 begins tilted and fails above 3.8. Raises InputError for
+    values out of range, and samples too long for the sweep. Garwood & Ke 1991, doi:10.1016/0022-2364(91)90137-I.
     """
     amplitude, phase = _passage(duration_s, sweep_hz, zeta, kappa, samples, 1 if half else 2)
     if not half:
@@ -243,7 +249,9 @@ def bir4(
     """BIR-4: a rotation of any state by any flip angle about x, whatever B1 above its threshold.
 
     Four half passages, the first and third backwards in time, the middle two shifted in phase by
-    π + flip/2. Otherwise as `adiabatic_passage`.
+    π + flip/2. In units of √(sweep / T), Mz from equilibrium is within 0.02 for B1 above 0.34, and
+    every state within 0.1 above 1.0, up to 20 where sweep · T is 240 or more (up to 5 at 120; a
+    sweep of 40 is too short for any). Otherwise as `adiabatic_passage`.
     """
     _check("bir4", flip_rad, duration_s)
     passage = _passage(duration_s, sweep_hz, zeta, kappa, samples, 4)

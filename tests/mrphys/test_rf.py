@@ -7,8 +7,9 @@ import pytest
 
 import mrphys as mr
 from mrphys import rf
-from mrphys.bloch import Waveform, bloch
+from mrphys.bloch import bloch
 from mrphys.errors import InputError
+from mrphys.waveform import Waveform
 from tests.laws import check_gradient
 
 LASTING = {"t1_s": 20.0, "t2_s": 20.0}
@@ -106,6 +107,30 @@ def test_adiabatic_passages_whatever_b1():
     assert exactly_after(rf.adiabatic_passage(8e-3, 1000.0), b1=b1)[:, 2].max() < -0.999
     m = exactly_after(rf.adiabatic_passage(8e-3, 1000.0, half=True), b1=b1)
     assert m[:, 1].min() > 0.998
+
+
+def test_thresholds_of_adiabatic_pulses():
+    """The lowest B1 as documented, in units of √(sweep / duration), and failure below."""
+    duration, sweep = 16e-3, 15e3
+    unit = np.sqrt(sweep / duration)
+
+    def played(pulse, low, **given):
+        b1 = np.append(0.6, np.geomspace(1.0, 10 / low, 15)) * low * unit / 4000
+        return exactly_after(pulse, b1=b1, **given)
+
+    left = (1 + played(rf.adiabatic_passage(duration, 4000.0, sweep, samples=2048), 0.27)[:, 2]) / 2
+    assert left[1:].max() < 0.01 and left[0] > 0.05
+    half = rf.adiabatic_passage(duration, 4000.0, sweep, half=True, samples=2048)
+    left = 1 - played(half, 0.32)[:, 1]
+    assert left[1:].max() < 0.01 and left[0] > 0.02
+    pulse = rf.bir4(np.pi / 2, duration, 4000.0, sweep, samples=4096)
+    assert np.abs(played(pulse, 0.34)[1:, 2]).max() < 0.02
+    for start, end in (((1, 0, 0), (1, 0, 0)), ((0, 1, 0), (0, 0, -1)), ((0, 0, 1), (0, 1, 0))):
+        m = played(pulse, 1.0, start=np.array([start] * 16, float))
+        assert np.linalg.norm(m - np.array(end), axis=1)[1:].max() < 0.1
+    unit = np.sqrt(4.9) * 5.3 / np.pi / duration
+    left = (1 + played(rf.hyperbolic_secant(duration, 4000.0, samples=2048), 1.65)[:, 2]) / 2
+    assert left[1:].max() < 0.01 and left[0] > 0.1
 
 
 def test_derivatives_of_shapes_also_at_zero_flip():
