@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mrphys import InputError
+from mrphys.fourier import slice_images
 from mrphys.io.pulseq import read_pulseq
 from oncology.cli import app
-from oncology.virtual_scan import noisy, save_images
+from oncology.virtual_scan import brain_spins, noisy, save_images
 from tests.mrphys.test_pulseq import SYSTEM, spin_echo, written
 
 
@@ -32,6 +33,17 @@ def test_a_scan_leaves_raw_data_and_a_picture(tmp_path):
     raw = data.read_acquisition(0).data
     data.close()
     assert np.abs(raw).max() / told["noise_sd"] == pytest.approx(50, rel=0.1)
+
+
+def test_spins_are_spread_evenly_along_every_axis_of_a_voxel(tmp_path):
+    cloud = brain_spins(read_pulseq(written(tmp_path, spin_echo())), 4, (1, 1, 8))
+    place = np.asarray(cloud.position_mm).reshape(-1, 8, 3)
+    middle = np.round(place.mean(axis=1) / 4 - 0.5) + 0.5  # voxel faces are at multiples of 4 mm
+    part = np.floor((place / 4 - middle[:, None] + 0.5) * 8)
+    for axis in range(3):
+        found = np.sort(part[..., axis] - part[..., axis].min(axis=1, keepdims=True), axis=1)
+        np.testing.assert_array_equal(found, np.broadcast_to(np.arange(8.0), found.shape))
+    assert np.unique(place[:, 0] - place.mean(axis=1), axis=0).shape[0] > len(place) / 2
 
 
 def test_noise_is_complex_gaussian_of_the_sd_and_seed():
@@ -81,11 +93,9 @@ def test_slices_and_repetitions_are_pictured_apart_and_navigators_left_out(tmp_p
         for number in other.block_events:
             sequence.add_block(other.get_block(number))
     scan = read_pulseq(written(tmp_path, sequence))
-    from mrphys.fourier import slice_images
-
     raw = np.repeat([1.0, 2.0, 50.0], 8)[None] + 0j
     images = slice_images(raw, scan)
     assert list(images) == ["+0 Hz, REP 0", "+0 Hz, REP 1"]
     first, second = images.values()
-    np.testing.assert_allclose(second, 2 * first, rtol=1e-4)
+    np.testing.assert_allclose(second, 2 * first, rtol=1e-4, atol=1e-9)
     assert save_images(tmp_path / "a.png", jnp.asarray(raw), scan)
