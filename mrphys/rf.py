@@ -229,7 +229,8 @@ def adiabatic_passage(
     and κ, what a full one leaves, (1 + Mz) / 2, is below 5 % above 0.22 and below 1 % above 0.27;
     of a half one 1 - My is below 5 % above 0.22 and below 1 % above 0.32. Up to 20 at least where
     sweep · T is 120 or more; a sweep of 40 begins tilted and fails above 3.8. Raises InputError for
-    values out of range, and samples too long for the sweep. Garwood & Ke 1991, doi:10.1016/0022-2364(91)90137-I.
+    values out of range, and samples too long for the sweep. Garwood & Ke 1991,
+    doi:10.1016/0022-2364(91)90137-I.
     """
     amplitude, phase = _passage(duration_s, sweep_hz, zeta, kappa, samples, 1 if half else 2)
     if not half:
@@ -305,3 +306,37 @@ def slice_profile(
     before = jnp.broadcast_to(jnp.asarray(start, float), (position.size, 3))
     waveform = Waveform(pulse.dt_s, pulse.b1_hz, jnp.pad(gradient, ((0, 0), (2, 0))))
     return bloch(waveform, row, jnp.pad(position[:, None], ((0, 0), (2, 0))), start=before)
+
+
+def flip_profile(
+    pulse: Pulse,
+    gradient_hz_per_mm: Values,
+    position_mm: Float[np.ndarray, " positions"] | Float[Array, " positions"],
+    thickness_mm: Values,
+    flip_rad: Values | None = None,
+) -> tuple[Float[Array, " positions"], Float[Array, " positions"]]:
+    """The profile that sequences take: flip angles at evenly spaced positions, relative to the
+    nominal `flip_rad`, that on resonance unless given, and their weights, spacing / thickness_mm.
+
+        flip(z) = atan2(|M+|, Mz) of magnetisation that was along z
+
+    so up to π. A signal is then that of the slice, relative to m0 of `thickness_mm` of it. The phase
+    that a pulse leaves along z is left to its rewinder, or to the equal crushers about it. Raises InputError for fewer than two positions, or uneven.
+
+    >>> z = np.linspace(-8, 8, 65)
+    >>> profile = flip_profile(sinc(3.14159, 3e-3, 8.0), 8 / 3e-3 / 5, z, 5.0)
+    >>> round(float(jnp.sum(profile[0] * profile[1])), 1)  # nearly as wide as its slice
+    1.0
+    """
+    position = np.asarray(position_mm)
+    steps = np.diff(position)
+    if position.size < 2 or not np.allclose(steps, steps[0], rtol=1e-3) or steps[0] <= 0:
+        found = f"{position.size} positions, {steps.min(initial=0):g} mm apart or more"
+        raise InputError(Problem("flip_profile: position_mm", found, "even and increasing"))
+    x, y, z = slice_profile(pulse, gradient_hz_per_mm, jnp.asarray(position, float)).T
+    square = x**2 + y**2
+    some = square > 0
+    across = jnp.where(some, jnp.sqrt(jnp.where(some, square, 1.0)), 0.0)
+    weight = jnp.full_like(z, steps[0]) / jnp.asarray(thickness_mm, float)
+    nominal = pulse.flip_rad if flip_rad is None else jnp.asarray(flip_rad, float)
+    return jnp.atan2(across, z) / nominal, weight

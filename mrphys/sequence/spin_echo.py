@@ -1,6 +1,7 @@
 """Spin echoes: trains of refocusing pulses, single echoes, stimulated echoes."""
 
 import math
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -61,14 +62,25 @@ class SpinEchoTrain(Sequence):
     tr_s: Float[Array, ""] | None = None
     restore_rad: Float[Array, ""] | None = None
     phase_rad: Float[Array, " readouts"] | None = None
+    excited: Float[Array, " positions"] | None = None
 
     def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
-        return across_slice(self._readouts, tissue, self.profile)
+        if self.profile is None or self.excited is None:
+            return across_slice(self._readouts, tissue, self.profile)
+        scale = self.profile[0]
+        turned = scale != 0  # elsewhere there is no echo
+        relative = jnp.where(turned, self.excited / jnp.where(turned, scale, 1.0), 0.0)
+        return across_slice(self._readouts, tissue, self.profile, relative)
 
     def signals(self, rows: Tissue) -> Complex[Array, "voxels readouts"]:
         return self.signal(rows)
 
-    def _readouts(self, tissue: Tissue) -> Complex[Array, "readouts voxels"]:
+    def _readouts(
+        self, tissue: Tissue, relative: Array | None = None
+    ) -> Complex[Array, "readouts voxels"]:
+        """Of an excitation by `relative` times the nominal flip angle, if given."""
+        if relative is not None:
+            self = replace(self, excitation_rad=self.excitation_rad * relative)
         if epg.has_pools(tissue) or self.phase_rad is not None:
             return self._of_general_engine(tissue)
         excitation = self.excitation_rad * epg.transmit(tissue)
@@ -181,6 +193,7 @@ def spin_echo_train(
     pulse_s: Values = DEFAULT_PULSE_S,
     moment_rad_per_mm: Values | None = None,
     profile: tuple[Values, Values] | None = None,
+    excitation_profile: tuple[Values, Values] | None = None,
 ) -> SpinEchoTrain | Train:
     """A train of spin echoes (CPMG, FSE, TSE, HASTE): one readout for each refocusing pulse.
 
@@ -190,6 +203,8 @@ def spin_echo_train(
                        the magnetisation, π/2, when None (Carr-Purcell-Meiboom-Gill)
     moment_rad_per_mm  dephasing by the gradients of half a spacing, for diffusion
     profile            flip angles across the slice relative to nominal, and their weights
+                       (`mrphys.rf.flip_profile` of the refocusing pulse)
+    excitation_profile of the excitation at the same positions, which is as `profile` unless given
     tr_s               time from one excitation to the next, in the steady state of which the train
                        is played; None from full relaxation
     restore_rad        flip angle of a pulse at the last echo that turns it back to z (driven
@@ -222,7 +237,8 @@ def spin_echo_train(
         check_range(f"{where}: tr_s - length of the train", after, 0.0, np.inf, "s", cause)
     elif restore_rad is not None:
         raise InputError(Problem(f"{where}: restore_rad", "no tr_s", "a TR to restore it for"))
-    if phase_rad is None or tr_s is not None:
+    excited = _excited(where, profile, excitation_profile)
+    if phase_rad is None or tr_s is not None or excited is not None:
         moment = None if moment_rad_per_mm is None else jnp.asarray(moment_rad_per_mm, float)
         return SpinEchoTrain(
             refocusing_rad=flips,
@@ -232,6 +248,7 @@ def spin_echo_train(
             pulse_s=jnp.asarray(pulse_s, float),
             moment_rad_per_mm=moment,
             profile=weights(profile),
+            excited=excited,
             tr_s=None if tr_s is None else jnp.asarray(tr_s, float),
             restore_rad=None if restore_rad is None else jnp.asarray(restore_rad, float),
             phase_rad=None
@@ -246,6 +263,21 @@ def spin_echo_train(
         moment_rad_per_mm=moment_rad_per_mm,
         profile=profile,
     )
+
+
+def _excited(
+    where: str,
+    profile: tuple[Values, Values] | None,
+    excitation_profile: tuple[Values, Values] | None,
+) -> Float[Array, " positions"] | None:
+    """Relative flip angles of the excitation where those of the refocusing pulses are."""
+    refocused, excited = weights(profile), weights(excitation_profile)
+    if excited is None:
+        return None
+    if refocused is None or refocused[0].shape != excited[0].shape:
+        found = f"excitation_profile at {excited[0].size} positions"
+        raise InputError(Problem(where, found, "the positions of `profile`"))
+    return excited[0]
 
 
 def _blocks(

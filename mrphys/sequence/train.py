@@ -258,19 +258,27 @@ def refuse_pools(tissue: Tissue) -> None:
 
 
 def across_slice(
-    readouts: Callable[[Tissue], Array], tissue: Tissue, profile: Profile | None
+    readouts: Callable[..., Array],
+    tissue: Tissue,
+    profile: Profile | None,
+    *along: Float[Array, " positions"],
 ) -> Complex[Array, "*voxels readouts"]:
-    """Readouts of a row of voxels, weighed over the flip angles of a slice, for any voxel shape."""
+    """Readouts of a row of voxels, weighed over the flip angles of a slice, for any voxel shape.
+    `along` is what else `readouts` asks for at each position."""
     shape = tissue.m0.shape
     rows = jax.tree.map(lambda value: value.reshape(-1, *value.shape[len(shape) :]), tissue)
     if profile is None:
-        total = readouts(rows)
-    else:
-        parts = [
-            weight * readouts(eqx.tree_at(lambda q: q.b1, rows, rows.b1 * scale))
-            for scale, weight in zip(*profile, strict=True)
-        ]
-        total = jnp.sum(jnp.stack(parts), axis=0)
+        return readouts(rows).T.reshape(*shape, -1)
+
+    @jax.checkpoint
+    def add(total: Array, here: tuple[Array, ...]) -> tuple[Array, None]:
+        scale, weight, *others = (value.astype(rows.m0.dtype) for value in here)
+        turned = eqx.tree_at(lambda q: q.b1, rows, rows.b1 * scale)
+        return total + weight * readouts(turned, *others), None
+
+    each = (*profile, *along)
+    like = jax.eval_shape(lambda: readouts(rows, *(value[0] for value in along)))
+    total, _ = jax.lax.scan(add, jnp.zeros(like.shape, like.dtype), each)
     return total.T.reshape(*shape, -1)
 
 
