@@ -229,7 +229,8 @@ def adiabatic_passage(
     and κ, what a full one leaves, (1 + Mz) / 2, is below 5 % above 0.22 and below 1 % above 0.27;
     of a half one 1 - My is below 5 % above 0.22 and below 1 % above 0.32. Up to 20 at least where
     sweep · T is 120 or more; a sweep of 40 begins tilted and fails above 3.8. Raises InputError for
-    values out of range, and samples too long for the sweep. Garwood & Ke 1991, doi:10.1016/0022-2364(91)90137-I.
+    values out of range, and samples too long for the sweep. Garwood & Ke 1991,
+    doi:10.1016/0022-2364(91)90137-I.
     """
     amplitude, phase = _passage(duration_s, sweep_hz, zeta, kappa, samples, 1 if half else 2)
     if not half:
