@@ -85,8 +85,10 @@ def test_exchange_between_pulses(rtol):
 
 def test_saturation_off_resonance_is_that_of_the_bloch_engine():
     """A long pulse, spins at rest and slowly moving, then a readout."""
-    long = Pulse(0.0, np.array([0.0, 0.03]), np.array([120.0 + 0j]), 0.015, frequency_hz=600.0)
-    short = Pulse(0.05, np.array([0.0, 1e-5]), np.array([25e3 + 0j]), 5e-6, use="excitation")
+    angles = (0.3, -0.9)
+    edges = (np.array([0.0, 0.03]), np.array([0.0, 1e-5]))
+    long = Pulse(0.0, edges[0], np.array([120.0 + 0j]), 0.015, angles[0], frequency_hz=600.0)
+    short = Pulse(0.05, edges[1], np.array([25e3 + 0j]), 5e-6, angles[1], use="excitation")
     nothing = Gradient(np.zeros(0), np.zeros(0))
     ramp = Gradient(np.array([0.031, 0.032, 0.048, 0.049]), np.array([0.0, 40.0, 40.0, 0.0]))
     sequence = Scan((long, short), (ramp, nothing, nothing), (Readout(0.051, 2, 1e-3),), 0.06)
@@ -95,10 +97,11 @@ def test_saturation_off_resonance_is_that_of_the_bloch_engine():
     dt = np.array([0.03, 1e-3, 1e-3, 0.016, 1e-3, 1e-3, 1e-5, 1.5e-3 - 1e-5, 1e-3])
     gradient = np.zeros((9, 3))
     gradient[:, 0] = [0, 0, 20.0, 40.0, 20.0, 0, 0, 0, 0]
-    b1 = [np.array([c, 0, 0, 0, 0, 0, s, 0, 0], complex) for c, s in ((120, 0), (0, 25e3))]
-    first = Waveform(dt[:1], b1[0][:1], gradient[:1], frequency_hz=600.0)
+    b1 = np.zeros(9, complex)
+    b1[[0, 6]] = np.array([120, 25e3]) * np.exp(1j * np.array(angles))
+    first = Waveform(dt[:1], b1[:1], gradient[:1], frequency_hz=600.0)
     m = bloch(first, q, place, pools=True)
-    rest = Waveform(dt[1:], b1[1][1:], gradient[1:])
+    rest = Waveform(dt[1:], b1[1:], gradient[1:])
     m = bloch(rest, q, place, start=m, record="all")[0, -2:]
     for motion in (None, Flow(np.zeros(3))):
         y = simulate_scan(sequence, SpinCloud(place, q, motion))[0]
