@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Complex, Float
 
+from mrphys import epg, steady_state
 from mrphys.errors import InputError, Problem
 from mrphys.sequence.base import Sequence
 from mrphys.sequence.train import refuse_pools
@@ -37,15 +38,18 @@ class DiffusionWeighted(Sequence):
 
     def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
         refuse_pools(tissue)
-        half_echo = jnp.exp(-self.te_s / (2 * tissue.t1_s))
-        recovery = jnp.exp(-(self.tr_s - self.te_s / 2) / tissue.t1_s)
-        excite, refocus = tissue.b1 * jnp.pi / 2, tissue.b1 * jnp.pi
-        longitudinal = (1 - recovery + recovery * (1 - half_echo) * jnp.cos(refocus)) / (
-            1 - recovery * half_echo * jnp.cos(excite) * jnp.cos(refocus)
+        flip = epg.transmit(tissue) * jnp.pi / 2
+        echo = steady_state.spin_echo(
+            self.te_s,
+            self.tr_s,
+            tissue.t1_s,
+            tissue.t2_s,
+            excitation_rad=flip,
+            refocusing_rad=2 * flip,
+            m0=tissue.m0,
         )
-        echo = jnp.sin(excite) * jnp.sin(refocus / 2) ** 2 * jnp.exp(-self.te_s / tissue.t2_s)
         attenuation = jnp.exp(-jnp.multiply.outer(tissue.adc_mm2_per_s, self.b_s_per_mm2))
-        signal = (tissue.m0 * longitudinal * echo)[..., None] * attenuation
+        signal = echo.imag[..., None] * attenuation
         return jax.lax.complex(signal, jnp.zeros_like(signal))
 
     @property
