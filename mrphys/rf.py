@@ -102,7 +102,7 @@ def sinc(
     """sinc(TBW t/T) under a raised cosine (1 - a) + a cos(2πt/T): a 0.5 is Hann's window, 0.46
     Hamming's, 0 none. Bandwidth TBW / T."""
     _check("sinc", flip_rad, duration_s, samples)
-    check_range("sinc: time_bandwidth", time_bandwidth, 0.0, samples, "", "too few samples")
+    check_range("sinc: time_bandwidth", time_bandwidth, 0.0, float(samples), "", "too few samples")
     t = _middles(samples)
     window = (1 - apodisation) + apodisation * np.cos(2 * np.pi * t)
     return _shaped(window * np.sinc(time_bandwidth * t), flip_rad, duration_s)
@@ -113,7 +113,7 @@ def gauss(
 ) -> Pulse:
     """A Gaussian whose spectrum has full width TBW / T at half maximum."""
     _check("gauss", flip_rad, duration_s, samples)
-    check_range("gauss: time_bandwidth", time_bandwidth, 0.0, samples, "", "too few samples")
+    check_range("gauss: time_bandwidth", time_bandwidth, 0.0, float(samples), "", "too few samples")
     square = (np.pi * time_bandwidth * _middles(samples)) ** 2
     return _shaped(np.exp(-square / (4 * np.log(2))), flip_rad, duration_s)
 
@@ -254,7 +254,8 @@ def adiabatic_passage(
     and κ, what a full one leaves, (1 + Mz) / 2, is below 5 % above 0.22 and below 1 % above 0.27;
     of a half one 1 - My is below 5 % above 0.22 and below 1 % above 0.32. Up to 20 at least where
     sweep · T is 120 or more; a sweep of 40 begins tilted and fails above 3.8. Raises InputError for
-    values out of range, and samples too long for the sweep. Garwood & Ke 1991, doi:10.1016/0022-2364(91)90137-I.
+    values out of range, and samples too long for the sweep. Garwood & Ke 1991,
+    doi:10.1016/0022-2364(91)90137-I.
     """
     amplitude, phase = _passage(duration_s, sweep_hz, zeta, kappa, samples, 1 if half else 2)
     if not half:

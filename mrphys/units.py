@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mrphys.errors import InputError, Problem
 
-Values = ArrayLike | Sequence[float | int]
+Values = ArrayLike | Sequence[Any]
 
 # CODATA 2018, free proton (Tiesinga et al. 2021, doi 10.1103/RevModPhys.93.025010)
 PROTON_GYROMAGNETIC_RATIO_RAD_PER_S_T = 2.6752218744e8

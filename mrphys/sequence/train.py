@@ -345,7 +345,9 @@ def _check_block(
     for name, value in angles.items():
         check_range(f"block: {name}", value, -np.inf, np.inf, "rad")
     for value in times_s:
-        check_range("block: times_s", value, -ROUNDING_S, np.inf, "s", "a sign, or two times subtracted")
+        check_range(
+            "block: times_s", value, -ROUNDING_S, np.inf, "s", "a sign, or two times subtracted"
+        )
     each = {"times_s": times_s, "reads": reads, "shifts": shifts}
     counts = {name: len(many) for name, many in each.items() if many is not None}
     if len(set(counts.values())) > 1 or not times_s:

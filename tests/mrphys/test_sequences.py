@@ -159,7 +159,9 @@ CLOSED = {
 def test_phase_graphs_give_the_closed_forms(name):
     """Those of `mrphys.steady_state`, which long Bloch transients prove."""
     theta, expected = CLOSED[name]
-    found = flat(theta.within(IMPERFECT, 1e-12), IMPERFECT)
+    one_offset = dataclasses.replace(IMPERFECT, t2prime_s=jnp.asarray(jnp.inf))
+    q = one_offset if name in ("freeman_hill", "balanced") else IMPERFECT
+    found = flat(theta.within(q, 1e-12), q)
     found = found[[2, 6]] if name == "mp2rage" else found  # the middles of both trains
     np.testing.assert_allclose(found, expected, atol=1e-11)
 
