@@ -4,6 +4,7 @@ q  Tissue, tissue, phantom   what each voxel is: literature values, anatomy
 θ  sequence, rf              what the scanner does; pulses sample by sample
 x  simulate, jacobian        the noiseless signal and its slopes;  noise makes it a measurement
    epg, bloch                the engines: extended phase graphs, isochromats
+   steady_state              closed forms of steady states and recoveries
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
    mapping                   q from measurements, with its standard deviation
    information, cramer_rao   how well θ could determine q
@@ -23,6 +24,7 @@ from mrphys import (
     phantom,
     rf,
     sequence,
+    steady_state,
     tissue,
     units,
 )
@@ -60,6 +62,7 @@ __all__ = [
     "sequence",
     "simulate",
     "simulate_scan",
+    "steady_state",
     "tissue",
     "units",
     "use_cores",

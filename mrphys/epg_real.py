@@ -85,24 +85,30 @@ def gradient_train(
     tissue: Tissue,
     longitudinal: Float[Array, "filled voxels"],
     flip_rad: Float[Array, " repetitions"],
-    repetition_s: Array,
+    times_s: Float[Array, "2"],
     moment_rad_per_mm: Array | None = None,
     orders: int | None = None,
 ) -> Float[Array, "repetitions voxels"]:
-    """Transverse magnetisation right after each pulse of a train about one axis, a gradient of one
-    unit moment before the next: M+ = i f_0 for pulses of phase 0, without off-resonance.
+    """Transverse magnetisation right after each pulse of a train about one axis, each followed by
+    times_s[0] without a gradient and times_s[1] with one of a unit moment: M+ = i f_0 for pulses
+    of phase 0, without off-resonance.
 
     From states without transverse magnetisation, of as many orders as are filled; `orders` are
-    kept, all that a readout can see unless given. A train of one repetition time `repetition_s`
-    only: then off-resonance grows with the order and turns no more than the readout.
+    kept, all that a readout can see unless given. A train of one repetition time only: then
+    off-resonance grows with the order and turns no more than the readout.
     """
     flips = flip_rad[:, None] * transmit(tissue)[None]
-    e1, e2 = relaxation(tissue, repetition_s)
+    e1, e2 = relaxation(tissue, jnp.sum(times_s))
     orders = orders or longitudinal.shape[0] + flip_rad.shape[0] // 2
     lost = None
     if moment_rad_per_mm is not None:
-        rates = attenuation(tissue, Wavevectors.on_line(orders), 1, moment_rad_per_mm)
-        lost = tuple(jnp.exp(-rate * repetition_s) for rate in rates)
+        still, moving = (
+            attenuation(tissue, Wavevectors.on_line(orders), shift, moment_rad_per_mm)
+            for shift in (0, 1)
+        )
+        lost = tuple(
+            jnp.exp(-a * times_s[0] - b * times_s[1]) for a, b in zip(still, moving, strict=True)
+        )
     recovered = -tissue.m0[None] * (1 - e1)
     empty = jnp.zeros_like(longitudinal)
 

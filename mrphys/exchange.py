@@ -27,16 +27,11 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Inexact
 
 from mrphys.errors import InputError, Problem
-from mrphys.units import check_finite, check_range, check_time_s
+from mrphys.units import check_finite, check_range, check_t2_of_t1, check_time_s, real_array
 
 LINESHAPES = ("gaussian", "lorentzian", "super_lorentzian")
 BRIDGED_HZ = 1000.0
 """Below, the super-Lorentzian, which has no limit at 0, is continued by a parabola."""
-
-
-def _real(value) -> Float[Array, "..."]:
-    array = jnp.asarray(value)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
 class Pool(eqx.Module):
@@ -50,11 +45,11 @@ class Pool(eqx.Module):
     Each a number or of the tissue's voxel shape. Raises InputError for values out of range.
     """
 
-    fraction: Float[Array, "..."] = eqx.field(converter=_real)
-    exchange_rate_hz: Float[Array, "..."] = eqx.field(converter=_real)
-    shift_hz: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
-    t1_s: Float[Array, "..."] = eqx.field(converter=_real, default=1.0)
-    t2_s: Float[Array, "..."] = eqx.field(converter=_real, default=0.01)
+    fraction: Float[Array, "..."] = eqx.field(converter=real_array("Pool fraction"))
+    exchange_rate_hz: Float[Array, "..."] = eqx.field(converter=real_array("Pool exchange_rate_hz"))
+    shift_hz: Float[Array, "..."] = eqx.field(converter=real_array("Pool shift_hz"), default=0.0)
+    t1_s: Float[Array, "..."] = eqx.field(converter=real_array("Pool t1_s"), default=1.0)
+    t2_s: Float[Array, "..."] = eqx.field(converter=real_array("Pool t2_s"), default=0.01)
 
     def __check_init__(self):
         _check("Pool", self)
@@ -68,10 +63,12 @@ class SemiSolid(eqx.Module):
     "lorentzian". T2 of about 10 µs.
     """
 
-    fraction: Float[Array, "..."] = eqx.field(converter=_real)
-    exchange_rate_hz: Float[Array, "..."] = eqx.field(converter=_real)
-    t1_s: Float[Array, "..."] = eqx.field(converter=_real, default=1.0)
-    t2_s: Float[Array, "..."] = eqx.field(converter=_real, default=1e-5)
+    fraction: Float[Array, "..."] = eqx.field(converter=real_array("SemiSolid fraction"))
+    exchange_rate_hz: Float[Array, "..."] = eqx.field(
+        converter=real_array("SemiSolid exchange_rate_hz")
+    )
+    t1_s: Float[Array, "..."] = eqx.field(converter=real_array("SemiSolid t1_s"), default=1.0)
+    t2_s: Float[Array, "..."] = eqx.field(converter=real_array("SemiSolid t2_s"), default=1e-5)
     lineshape: str = eqx.field(static=True, default="super_lorentzian")
 
     def __check_init__(self):
@@ -111,11 +108,18 @@ def _super_lorentzian(offset_hz: Array, t2_s: Array) -> Array:
 
 
 def _check(where: str, pool: "Pool | SemiSolid") -> None:
+    try:
+        np.broadcast_shapes(*(leaf.shape for leaf in jax.tree.leaves(pool)))
+    except ValueError:
+        found = ", ".join(f"{leaf.shape}" for leaf in jax.tree.leaves(pool))
+        raise InputError(Problem(where, f"shapes {found}", "shapes that broadcast")) from None
     cause = "pools that sum to nothing, or a percentage"
     check_range(f"{where} fraction", pool.fraction, 1e-9, 10.0, "of water", cause)
     check_range(f"{where} exchange_rate_hz", pool.exchange_rate_hz, 0.0, 1e7, "Hz")
     check_time_s(f"{where} t1_s", pool.t1_s, low=1e-6)
-    check_time_s(f"{where} t2_s", pool.t2_s, low=1e-7)
+    longest = 20.0 if isinstance(pool, Pool) else 1e-3
+    check_time_s(f"{where} t2_s", pool.t2_s, low=1e-7, high=longest)
+    check_t2_of_t1(where, pool.t1_s, pool.t2_s)
 
 
 def generator(

@@ -15,6 +15,7 @@ from jaxtyping import Array, Complex, Float, PyTree
 from mrphys.errors import InputError, Problem
 from mrphys.sequence.base import Sequence
 from mrphys.tissue import PARTS, Tissue
+from mrphys.units import check_count, check_range
 
 CHUNK = 256
 """Voxels simulated together: their states stay in a core's cache."""
@@ -36,13 +37,24 @@ def simulate(
     memory beyond the signal is that of a chunk, also in reverse mode. Series that a sequence cuts
     short, such as the orders of an extended phase graph, err by less than `tolerance` of m0; where
     q or θ is being traced nothing is cut. Differentiable in θ and q, forward and reverse; works
-    inside jit.
+    inside jit. Raises InputError for anything that is no sequence or tissue, a tolerance or chunk
+    out of range.
 
     >>> import mrphys as mr
     >>> theta = mr.sequence.diffusion_weighted([0, 500, 1000], te_s=0.08)
     >>> simulate(theta, mr.tissue.literature("white_matter", shape=(4, 5))).shape
     (4, 5, 3)
     """
+    for name, value, kind in (("theta", theta, Sequence), ("q", q, Tissue)):
+        if not isinstance(value, kind):
+            found = f"a {type(value).__name__}"
+            raise InputError(Problem(f"simulate: {name}", found, f"a {kind.__name__}"))
+    check_range("simulate: tolerance", tolerance, 1e-15, 1.0, "of m0")
+    if chunk is not None:
+        check_count("simulate: chunk", chunk)
+    if 0 in q.voxel_shape:
+        shape = (*q.voxel_shape, theta.averages.size)
+        return jnp.zeros(shape, jnp.result_type(q.m0, 1j))
     x = over_voxels(_signal, theta.within(q, tolerance), as_rows(q), chunk)
     return x.reshape(*q.voxel_shape, -1)
 

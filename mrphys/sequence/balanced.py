@@ -7,7 +7,7 @@ from jaxtyping import Array
 from mrphys.epg import DEFAULT_PULSE_S
 from mrphys.sequence.repeated import Repeated, repeated
 from mrphys.sequence.train import Train, block, check_train, train
-from mrphys.units import Values, check_range
+from mrphys.units import Values, check_count, check_range, shape_of
 
 
 def balanced_ssfp(
@@ -35,16 +35,21 @@ def balanced_ssfp(
     Raises InputError for TE > TR, angles and times out of range.
     """
     where = "balanced_ssfp"
-    check_train(where, flip_rad=flip_rad, tr_s=tr_s, te_s=te_s)
+    steady = repetitions is None and shape_of(where, flip_rad) == ()
+    times = {"tr_s": tr_s} if te_s is None else {"tr_s": tr_s, "te_s": te_s}
+    check_train(where, lists=() if steady else None, flip_rad=flip_rad, **times)
+    check_train(where, lists=(), advance_rad=advance_rad)
+    if repetitions is not None:
+        check_count(f"{where}: repetitions", repetitions)
     tr = jnp.asarray(tr_s, float)
     te = tr / 2 if te_s is None else jnp.asarray(te_s, float)
     check_range(f"{where}: tr_s - te_s", tr - te, 0.0, np.inf, "s", "TE and TR interchanged")
     intervals = [te, tr - te]
     shared = {"averages": averages, "pulse_s": pulse_s, "profile": profile}
-    if repetitions is None and np.ndim(flip_rad) == 0:
+    if steady:
         played = block(flip_rad, intervals, reads=[True, False])
         return repeated((played,), advance_rad=advance_rad, **shared)
-    count = repetitions or np.size(flip_rad)
+    count = repetitions or jnp.size(jnp.asarray(flip_rad))
     played = block(
         flip_rad,
         intervals,

@@ -37,8 +37,8 @@ def fingerprinting_fisp(
         tr_s=tr_s,
         te_s=te_s,
         phase_rad=phase_rad,
-        inversion_time_s=inversion_s,
     )
+    check_train(where, lists=(), inversion_time_s=inversion_s)
     tr, te = jnp.asarray(tr_s, float), jnp.asarray(te_s, float)
     check_range(f"{where}: tr_s - te_s", tr - te, 0.0, np.inf, "s", "TE and TR interchanged")
     played = block(
@@ -75,18 +75,13 @@ def fingerprinting_balanced(
     Ma et al. 2013, doi:10.1038/nature11971. Raises InputError as `fingerprinting_fisp`.
     """
     where = "fingerprinting_balanced"
-    check_train(
-        where,
-        flip_rad=flip_rad,
-        tr_s=tr_s,
-        te_s=te_s,
-        phase_rad=phase_rad,
-        inversion_time_s=inversion_s,
-    )
+    times = {"tr_s": tr_s} if te_s is None else {"tr_s": tr_s, "te_s": te_s}
+    check_train(where, lists=None, flip_rad=flip_rad, phase_rad=phase_rad, **times)
+    check_train(where, lists=(), inversion_time_s=inversion_s)
     tr = jnp.asarray(tr_s, float)
     te = tr / 2 if te_s is None else jnp.asarray(te_s, float)
     check_range(f"{where}: tr_s - te_s", tr - te, 0.0, np.inf, "s", "TE and TR interchanged")
-    alternating = jnp.pi * (jnp.arange(np.size(flip_rad)) % 2)
+    alternating = jnp.pi * (jnp.arange(jnp.asarray(flip_rad).size) % 2)
     played = block(
         flip_rad,
         [te, tr - te],

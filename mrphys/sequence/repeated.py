@@ -17,8 +17,9 @@ from mrphys.sequence.base import Sequence
 from mrphys.sequence.train import (
     Profile,
     across_slice,
+    check_train,
+    shared,
     shortest_moments_s,
-    weights,
 )
 from mrphys.static import (
     MOST_STRETCHES,
@@ -306,16 +307,13 @@ def repeated(
     moment_rad_per_mm: Values | None = None,
     profile: tuple[Values, Values] | None = None,
 ) -> Repeated:
-    """A Repeated, its averages one number or one for each readout."""
+    """A Repeated, its averages one number or one for each readout. Raises InputError without a
+    readout, for phases that are not finite numbers, and as `train`."""
     readouts = sum(block.readouts for blocks in acquisitions for block in blocks)
+    check_train("repeated", lists=(), advance_rad=advance_rad, spoiling_rad=spoiling_rad)
     return Repeated(
         acquisitions=acquisitions,
-        averages=jnp.broadcast_to(jnp.asarray(averages, float), (readouts,)),
-        pulse_s=jnp.asarray(pulse_s, float),
         advance_rad=jnp.asarray(advance_rad, float),
         spoiling_rad=jnp.asarray(spoiling_rad, float),
-        moment_rad_per_mm=None
-        if moment_rad_per_mm is None
-        else jnp.asarray(moment_rad_per_mm, float),
-        profile=weights(profile),
+        **shared("repeated", readouts, averages, pulse_s, moment_rad_per_mm, profile),
     )

@@ -21,8 +21,8 @@ from mrphys.sequence.train import (
     across_slice,
     block,
     check_train,
+    shared,
     train,
-    weights,
 )
 from mrphys.tissue import Tissue
 from mrphys.units import Values, check_range
@@ -220,6 +220,7 @@ def spin_echo_train(
     where = "spin_echo_train"
     check_train(
         where,
+        lists=("refocusing_rad", "phase_rad"),
         refocusing_rad=refocusing_rad,
         phase_rad=phase_rad,
         echo_spacing_s=echo_spacing_s,
@@ -231,7 +232,7 @@ def spin_echo_train(
     check_range(f"{where}: echo_spacing_s - pulse_s", spare, 0.0, np.inf, "s", cause)
     flips = jnp.atleast_1d(jnp.asarray(refocusing_rad, float))
     if tr_s is not None:
-        check_train(where, tr_s=tr_s, restore_flip_rad=restore_rad)
+        check_train(where, lists=(), tr_s=tr_s, restore_flip_rad=restore_rad)
         after = jnp.asarray(tr_s, float) - (flips.size + (restore_rad is None) / 2) * spacing
         cause = "a train longer than TR"
         check_range(f"{where}: tr_s - length of the train", after, 0.0, np.inf, "s", cause)
@@ -239,15 +240,11 @@ def spin_echo_train(
         raise InputError(Problem(f"{where}: restore_rad", "no tr_s", "a TR to restore it for"))
     excited = _excited(where, profile, excitation_profile)
     if phase_rad is None or tr_s is not None or excited is not None:
-        moment = None if moment_rad_per_mm is None else jnp.asarray(moment_rad_per_mm, float)
         return SpinEchoTrain(
             refocusing_rad=flips,
             echo_spacing_s=spacing,
             excitation_rad=jnp.asarray(excitation_rad, float),
-            averages=jnp.broadcast_to(jnp.asarray(averages, float), flips.shape),
-            pulse_s=jnp.asarray(pulse_s, float),
-            moment_rad_per_mm=moment,
-            profile=weights(profile),
+            **shared(where, flips.size, averages, pulse_s, moment_rad_per_mm, profile),
             excited=excited,
             tr_s=None if tr_s is None else jnp.asarray(tr_s, float),
             restore_rad=None if restore_rad is None else jnp.asarray(restore_rad, float),
@@ -304,7 +301,8 @@ def spin_echo(
 
     i m0 sin α sin²(β/2) exp(-TE/T2)
     """
-    return spin_echo_train(jnp.atleast_1d(jnp.asarray(refocusing_rad, float)), te_s, excitation_rad)
+    check_train("spin_echo", lists=(), refocusing_rad=refocusing_rad)
+    return spin_echo_train(jnp.asarray(refocusing_rad, float)[None], te_s, excitation_rad)
 
 
 def stimulated_echo(
@@ -327,7 +325,7 @@ def stimulated_echo(
     >>> float(stimulated_echo(0.02, 0.1).signal(Tissue(t1_s=1.0, t2_s=0.1))[0].imag.round(4))
     -0.3704
     """
-    check_train("stimulated_echo", te_s=te_s, mixing_s=mixing_s, flip_rad=flip_rad)
+    check_train("stimulated_echo", lists=(), te_s=te_s, mixing_s=mixing_s, flip_rad=flip_rad)
     half, flip = jnp.asarray(te_s, float) / 2, jnp.asarray(flip_rad, float)
     encode = block(flip, [half], shifts=[1], reads=[False])
     store = block(flip, [mixing_s], reads=[False], spoil=True)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import replace
+from typing import Any, TypeGuard
 
 import equinox as eqx
 import jax
@@ -31,12 +32,26 @@ from mrphys.static import (
     stretches,
 )
 from mrphys.tissue import Tissue
-from mrphys.units import Values, check_flip_rad, check_range, check_time_s
+from mrphys.units import (
+    Values,
+    check_count,
+    check_flip_rad,
+    check_number,
+    check_range,
+    check_time_s,
+    shape_of,
+)
 from mrphys.wavevectors import TICKS, Moment, Shift, Wavevectors, as_vector
 
 EXACT = 0
 """Orders kept when none are left out."""
 
+
+ROUNDING_S = 1e-6
+"""By which an interval that is a difference of times may be below 0 in float32."""
+
+OPTIONAL = ("phase_rad", "rf_spoiling_rad", "restore_flip_rad", "inversion_time_s")
+"""Of what a user types: the names that None may stand for."""
 
 Profile = tuple[Float[Array, " positions"], Float[Array, " positions"]]
 
@@ -96,7 +111,7 @@ class Train(Sequence):
         around = Surroundings(self.moment_rad_per_mm, waves, self.pulse_s)
         states, seen, filled = epg.equilibrium(tissue, len(waves)), [], 1
         for block in self.blocks:
-            if isinstance(block, Block) and block.one_axis and not epg.has_pools(tissue):
+            if self._is_about_one_axis(block) and not epg.has_pools(tissue):
                 seen.append(self._about_one_axis(block, tissue, states, filled, len(waves)))
                 continue
             states, echoes = block.play(tissue, states, around)
@@ -131,6 +146,12 @@ class Train(Sequence):
             return Wavevectors.of_ticks(most if self.reach is None else min(self.reach, most))
         return Wavevectors.timed(timing.moves(self.blocks), MOST_NET_TIMES)
 
+    def _is_about_one_axis(self, block: Part) -> TypeGuard[Block]:
+        """And how long each gradient lasts, which diffusion sees, is the same."""
+        if not isinstance(block, Block):
+            return False
+        return block.one_axis and (block.alike or self.moment_rad_per_mm is None)
+
     def _about_one_axis(
         self, block: Block, tissue: Tissue, states: States, filled: int, orders: int
     ) -> Complex[Array, "readouts voxels"]:
@@ -138,7 +159,7 @@ class Train(Sequence):
             tissue,
             states.longitudinal.real[:filled],
             block.flip_rad,
-            jnp.sum(block.times_s[0]),
+            block.times_s[0],
             self.moment_rad_per_mm,
             orders,
         )
@@ -296,7 +317,11 @@ def block(
     ticks: int | None = None,
 ) -> Block:
     """A Block of `repetitions`, as many as the longest list says unless given. Without gradients
-    unless told; the receiver follows the pulse."""
+    unless told; the receiver follows the pulse. Raises InputError for negative times, numbers not
+    finite, and lists of another length."""
+    angles = {"flip_rad": flip_rad, "phase_rad": phase_rad, "receiver_rad": receiver_rad}
+    angles = {name: value for name, value in angles.items() if value is not None}
+    _check_block(angles, times_s, reads, shifts, repetitions)
     lines = [jnp.asarray(v, float) for v in (flip_rad, phase_rad)]
     lines.append(lines[1] if receiver_rad is None else jnp.asarray(receiver_rad, float))
     times = [jnp.asarray(time, float) for time in times_s]
@@ -318,6 +343,36 @@ def block(
     )
 
 
+def _check_block(
+    angles: dict[str, Values],
+    times_s: Many[Values],
+    reads: Many[bool],
+    shifts: Many[Shift] | None,
+    repetitions: int | None,
+) -> None:
+    for name, value in angles.items():
+        check_range(f"block: {name}", value, -np.inf, np.inf, "rad")
+    for value in times_s:
+        check_range(
+            "block: times_s", value, -ROUNDING_S, np.inf, "s", "a sign, or two times subtracted"
+        )
+    each = {"times_s": times_s, "reads": reads, "shifts": shifts}
+    counts = {name: len(many) for name, many in each.items() if many is not None}
+    if len(set(counts.values())) > 1 or not times_s:
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise InputError(Problem("block", found, "one of each for each interval, at least one"))
+    if repetitions is not None:
+        check_count("block: repetitions", repetitions)
+    shapes = {shape_of("block", v) for v in (*angles.values(), *times_s)}
+    lists = shapes - {()}
+    allowed = lists <= {(repetitions,)} if repetitions else len(lists) <= 1
+    if not allowed or any(len(shape) > 1 or 0 in shape for shape in lists):
+        found = f"lists of shape {', '.join(map(str, sorted(lists)))}"
+        length = f"{repetitions} repetitions" if repetitions else "one length"
+        expected = f"numbers, or lists of {length}"
+        raise InputError(Problem("block", found, expected))
+
+
 def train(
     blocks: Many[Part],
     *,
@@ -326,16 +381,55 @@ def train(
     moment_rad_per_mm: Values | None = None,
     profile: tuple[Values, Values] | None = None,
 ) -> Train:
-    """A Train, its averages one number or one for each readout."""
+    """A Train, its averages one number or one for each readout. Raises InputError without a
+    readout, and as `shared`."""
     readouts = sum(block.readouts for block in blocks)
-    moment = None if moment_rad_per_mm is None else jnp.asarray(moment_rad_per_mm, float)
     return Train(
         blocks=tuple(blocks),
-        averages=jnp.broadcast_to(jnp.asarray(averages, float), (readouts,)),
-        pulse_s=jnp.asarray(pulse_s, float),
-        moment_rad_per_mm=moment,
-        profile=weights(profile),
+        **shared("train", readouts, averages, pulse_s, moment_rad_per_mm, profile),
     )
+
+
+def shared(
+    where: str,
+    readouts: int,
+    averages: Values,
+    pulse_s: Values,
+    moment_rad_per_mm: Values | None,
+    profile: tuple[Values, Values] | None,
+) -> dict[str, Any]:
+    """What all sequences of pulses take, as arrays. Raises InputError for averages of another
+    number than readouts or below 0.01, a pulse of no duration, a moment that is not finite and
+    neither one number nor three."""
+    if not readouts:
+        raise InputError(Problem(where, "no readout", "at least one"))
+    check_number(f"{where}: pulse_s", pulse_s)
+    check_time_s(f"{where}: pulse_s", pulse_s, low=1e-9, high=1.0)
+    moment = None
+    if moment_rad_per_mm is not None:
+        name = f"{where}: moment_rad_per_mm"
+        check_range(name, moment_rad_per_mm, -np.inf, np.inf, "rad/mm")
+        moment = jnp.asarray(moment_rad_per_mm, float)
+        if moment.shape not in ((), (3,)):
+            found = f"shape {moment.shape}"
+            raise InputError(Problem(name, found, "one number, or one for each of x, y and z"))
+    return {
+        "averages": averaged(where, averages, readouts),
+        "pulse_s": jnp.asarray(pulse_s, float),
+        "moment_rad_per_mm": moment,
+        "profile": weights(profile),
+    }
+
+
+def averaged(where: str, averages: Values, readouts: int) -> Float[Array, " readouts"]:
+    """One number of averages for each readout. Raises InputError for another number of them, and
+    averages below 0.01."""
+    check_range(f"{where}: averages", averages, 0.01, np.inf, "averages")
+    shape = shape_of(where, averages)
+    if shape not in ((), (readouts,)):
+        found = f"shape {shape} for {readouts} readouts"
+        raise InputError(Problem(f"{where}: averages", found, "one, or one for each readout"))
+    return jnp.broadcast_to(jnp.asarray(averages, float), (readouts,))
 
 
 def weights(profile: tuple[Values, Values] | None) -> Profile | None:
@@ -344,28 +438,38 @@ def weights(profile: tuple[Values, Values] | None) -> Profile | None:
     Raises InputError unless both are lists of one length."""
     if profile is None:
         return None
+    if not isinstance(profile, list | tuple) or len(profile) != 2:
+        expected = "two lists: flip angles relative to nominal, and weights"
+        raise InputError(Problem("profile", f"a {type(profile).__name__}", expected))
+    for part in profile:
+        check_range("profile", part, -np.inf, np.inf, "")
     scale, weight = (jnp.atleast_1d(jnp.asarray(part, float)) for part in profile)
-    if scale.shape != weight.shape or scale.ndim != 1:
+    if not scale.size or scale.shape != weight.shape or scale.ndim != 1:
         found = f"shapes {scale.shape} and {weight.shape}"
         raise InputError(Problem("profile", found, "flip angles and weights, lists of one length"))
     return scale, weight
 
 
-def check_train(where: str, **values: Values | None) -> None:
-    """Values typed by a user: `_rad` flips and phases, `_s` times, each a number or a list of the
-    same length. Raises InputError naming the likely cause."""
+def check_train(where: str, *, lists: Many[str] | None = None, **values: Values | None) -> None:
+    """Values typed by a user: `_rad` flips and phases, `_s` times, each a number, or where named in
+    `lists` (all unless given) a list of the same length. Raises InputError naming the likely
+    cause."""
     lengths = {}
     for name, value in values.items():
         if value is None:
-            continue
+            if name in OPTIONAL:
+                continue
+            raise InputError(Problem(f"{where}: {name}", "None", "real numbers"))
         if name.endswith("flip_rad") or name == "refocusing_rad":
             check_flip_rad(f"{where}: {name}", value)
         elif name.endswith("_rad"):
             check_range(f"{where}: {name}", value, -np.inf, np.inf, "rad")
         elif name.endswith("_s"):
             check_time_s(f"{where}: {name}", value, high=60.0)
-        if np.ndim(value):
-            lengths[name] = np.shape(value)
-    if len(set(lengths.values())) > 1 or any(len(shape) > 1 for shape in lengths.values()):
+        if lists is not None and name not in lists:
+            check_number(f"{where}: {name}", value)
+        if shape := shape_of(where, value):
+            lengths[name] = shape
+    if len(set(lengths.values())) > 1 or any(len(s) > 1 or 0 in s for s in lengths.values()):
         found = ", ".join(f"{name} {shape}" for name, shape in lengths.items())
-        raise InputError(Problem(where, found, "lists of one length, or numbers"))
+        raise InputError(Problem(where, found, "lists of one length, not empty, or numbers"))
