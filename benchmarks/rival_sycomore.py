@@ -47,4 +47,4 @@ def workload(name: str, given: dict):
     return lambda: [play(t1, t2, b1, flips) for t1, t2, b1 in tissue.tolist()], np.abs
 
 
-measure(workload, at_most={"fse": 200, "mrf": 20})
+measure(workload, at_most={"fse": 200, "mrf": 20}, threads=1)

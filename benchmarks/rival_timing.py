@@ -21,10 +21,12 @@ ENOUGH_S, LONGEST_S = 3.0, 10.0
 def measure(
     workload: Callable[[str, dict[str, np.ndarray]], tuple[Run, Callable[[Any], np.ndarray]]],
     at_most: dict[str, int] | None = None,
+    threads: int | None = None,
 ) -> None:
     """Times workload(name, inputs): a call without arguments, and what makes an array of numpy of
     its result. `at_most` voxels of a workload are simulated; the time is scaled to all of them.
-    Where the first call takes more than LONGEST_S, it is the only one."""
+    Where the first call takes more than LONGEST_S, it is the only one. `threads` are those it
+    computes with, torch's unless given."""
     name, path = sys.argv[1:]
     given = dict(np.load(path))
     voxels = given["t1_s"].size
@@ -42,8 +44,7 @@ def measure(
         started = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - started)
-    torch = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch else 1
+    threads = threads or sys.modules["torch"].get_num_threads()
     measured = {
         "on": f"{threads} thread{'s' * (threads > 1)}",
         "cores": threads,
