@@ -23,6 +23,7 @@ from mrphys.sequence.train import (
     check_train,
     shared,
     train,
+    weights,
 )
 from mrphys.tissue import Tissue
 from mrphys.units import Values, check_range
