@@ -25,8 +25,8 @@ def measure(
 ) -> None:
     """Times workload(name, inputs): a call without arguments, and what makes an array of numpy of
     its result. `at_most` voxels of a workload are simulated; the time is scaled to all of them.
-    Where the first call takes more than LONGEST_S, it is the only one. `threads` are those it
-    computes with, torch's unless given."""
+    The first call is never among those timed. `threads` are those it computes with, torch's unless
+    given."""
     name, path = sys.argv[1:]
     given = dict(np.load(path))
     voxels = given["t1_s"].size
@@ -37,17 +37,17 @@ def measure(
     found = run()
     first = time.perf_counter() - started
     np.save(path.replace(".npz", ".found.npy"), as_array(found))
-    seconds: list[float] = [first] if first > LONGEST_S else []
+    seconds: list[float] = []
     while sum(seconds) < LONGEST_S and (
         len(seconds) < 3 or (sum(seconds) < ENOUGH_S and len(seconds) < 30)
     ):
         started = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - started)
-    threads = threads or sys.modules["torch"].get_num_threads()
+    count: int = threads or sys.modules["torch"].get_num_threads()
     measured = {
-        "on": f"{threads} thread{'s' * (threads > 1)}",
-        "cores": threads,
+        "on": f"{count} thread{'s' * (count > 1)}",
+        "cores": count,
         "first": first,
         "seconds": [second * voxels / kept for second in seconds],
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
