@@ -20,8 +20,13 @@ SHORT = {"pulse_s": 1e-4}
 SYSTEM = pp.Opts(max_grad=40, grad_unit="mT/m", max_slew=170, slew_unit="T/m/s")
 
 
+PAIRS = [((1, 0, 1), (0, 2, -1)), ((0, 2, -1), (1, 0, -1)), ((1, 0, -1), (0, 1, 0))]
+"""Crushers before and after each pulse: were the last along (1, 0, 1), what the first pulse
+stored would come back."""
+
+
 def crushed_by_three_axes():
-    """Echoes of pulses between crushers of different directions, each pair alike."""
+    """Echoes of pulses between crushers of different directions."""
     first = s.block(np.pi / 2, [0.008], shifts=[(1, 0, 1)], reads=[False])
     turning = [
         s.block(
@@ -32,7 +37,7 @@ def crushed_by_three_axes():
             shifts=[before, after],
             reads=[True, False],
         )
-        for before, after in [((1, 0, 1), (0, 2, -1)), ((0, 2, -1), (1, 1, 0))]
+        for before, after in PAIRS
     ]
     return s.train([first, *turning], **SHORT)
 
@@ -135,6 +140,15 @@ def test_diffusion_gradients_written_have_the_b_values_asked(tmp_path):
         np.testing.assert_allclose(k[-1], 0, atol=1e-6)
         found.append(np.trapezoid(4 * np.pi**2 * np.sum(k**2, axis=1), t))
     np.testing.assert_allclose(found, asked, rtol=2e-3, atol=0.2)
+
+
+def test_crushers_are_along_their_axes(tmp_path):
+    write_pulseq(crushed_by_three_axes(), tmp_path / "a.seq", moment_cycles_per_mm=2.0)
+    scan = read_pulseq(tmp_path / "a.seq")
+    edges = [p.start_s for p in scan.pulses[1:]] + [r.start_s for r in scan.readouts]
+    moments = np.diff(scan.moment(np.sort([0.0, *edges])), axis=0)
+    asked = [(1, 0, 1), *(shift for pair in PAIRS for shift in pair)][:-1]
+    np.testing.assert_allclose(moments, 2.0 * np.array(asked), atol=1e-5)
 
 
 def test_time_that_spoilers_borrow_is_given_back(tmp_path):
