@@ -5,9 +5,8 @@
 
 Every figure is of a process of its own; ours and the rivals' alternate, and the fastest round of
 each counts, the median of all rounds' calls beside it (warm, float32). Ours runs on one CPU device
-and on one a core, rivals on as many threads as they take; their
-calls build the sequence as they must, ours is compiled with it. Workloads, T1 0.5-2 s, T2 30-200 ms, B1
-0.8-1.2 at random:
+and on one a core, rivals on as many threads as they take; their calls build the sequence too, ours
+is compiled with it. Workloads, T1 0.5-2 s, T2 30-200 ms, B1 0.8-1.2 at random:
 
 fse        32 echoes of 120°, 10 ms apart, all states; 10,000 voxels
 mrf        500 repetitions of 12 ms after an inversion, 20 states; 1,000 voxels
