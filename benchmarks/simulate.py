@@ -138,7 +138,7 @@ def workload(name: str, path: str) -> tuple[Callable, tuple, Callable]:
         return sum_over_voxels(of_voxels, build(flips), q.broadcast())
 
     def jacobian(flips, q):
-        slopes = mr.jacobian(build(flips), q, ("t1_s", "t2_s", "b1"), chunk=128)
+        slopes = mr.jacobian(build(flips), q, ("t1_s", "t2_s", "b1"))
         return jnp.stack(list(slopes.values()), axis=1)
 
     def design(flips, q):

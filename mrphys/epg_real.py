@@ -24,7 +24,7 @@ from mrphys.rotation import cos_sin, turned
 from mrphys.tissue import Tissue
 from mrphys.wavevectors import Wavevectors
 
-STRETCHES = 6
+STRETCHES = 3
 """Of a train, each with as many orders as it can fill and its readouts can see."""
 
 

@@ -19,8 +19,8 @@ from mrphys.units import check_count, check_range
 
 CHUNK = 256
 """Voxels simulated together: their states stay in a core's cache."""
-LANES = 32
-"""Chunks are of a multiple of it: what does not fill the processor's vectors is slow."""
+LANES = 8
+"""Of the processor's vectors in float32: what does not fill them is slow."""
 LEAST = 128
 """Voxels that are worth a device."""
 
@@ -69,7 +69,7 @@ def jacobian(
     wrt: Many[str] = ("t1_s", "t2_s"),
     *,
     tolerance: float = TOLERANCE,
-    chunk: int | None = CHUNK,
+    chunk: int | None = CHUNK // 2,
 ) -> dict[str, Complex[Array, "*voxels readouts"]]:
     """∂x/∂q of every voxel at every readout, for each field of q named in `wrt`.
 
@@ -241,12 +241,13 @@ def _shares(count: int, chunk: int | None) -> int:
 
 
 def _count_and_size(rows: PyTree, chunk: int | None) -> tuple[int, int]:
-    """Voxels, and voxels of each chunk: as equal as the processor's vectors allow."""
+    """Voxels, and voxels of each chunk: such as fill the processor's vectors, and leave no chunk
+    to fill up where there are."""
     count = jax.tree.leaves(rows)[0].shape[0]
     if chunk is None or count <= chunk:
         return count, count
-    size = -(-count // -(-count // chunk))
-    return count, min(-(-size // LANES) * LANES, max(chunk, 1))
+    even = [size for size in range(chunk, chunk // 2, -1) if not (size % LANES or count % size)]
+    return count, even[0] if even else chunk
 
 
 def _filled(rows: PyTree, shares: int) -> PyTree:
