@@ -74,7 +74,7 @@ class Rigid(Motion):
     centre_mm  c
 
     >>> turned = Rigid(lambda t: (jnp.array([0.0, 0.0, jnp.pi / 2]) * t, jnp.zeros(3)))
-    >>> turned(jnp.array([[1.0, 0.0, 0.0]]), 1.0).round(6) + 0.0
+    >>> turned(jnp.array([[1.0, 0.0, 0.0]]), jnp.asarray(1.0)).round(6) + 0.0
     Array([[0., 1., 0.]], dtype=float64)
     """
 

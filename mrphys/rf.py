@@ -358,7 +358,7 @@ def flip_profile(
     Raises InputError for fewer than two positions, or uneven.
 
     >>> z = np.linspace(-8, 8, 65)
-    >>> profile = flip_profile(sinc(3.14159, 3e-3, 8.0), 8 / 3e-3 / 5, z, 5.0)
+    >>> profile = flip_profile(sinc(0.1, 3e-3, 8.0), 8 / 3e-3 / 5, z, 5.0)
     >>> round(float(jnp.sum(profile[0] * profile[1])), 1)  # nearly as wide as its slice
     1.0
     """
