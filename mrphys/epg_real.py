@@ -93,10 +93,15 @@ def gradient_train(
     unit moment before the next: M+ = i f_0 for pulses of phase 0, without off-resonance.
 
     From states without transverse magnetisation, of as many orders as are filled; `orders` are
-    kept, all that a readout can see unless given. A train of one repetition time `repetition_s`
-    only: then off-resonance grows with the order and turns no more than the readout.
+    kept, all that a readout can see unless given. With one repetition time `repetition_s`
+    off-resonance grows with the order and turns no more than the readout; with one for each
+    repetition the train is on resonance.
     """
     flips = flip_rad[:, None] * transmit(tissue)[None]
+    if repetition_s.ndim:
+        return _gradient_train_of_any_times(
+            tissue, longitudinal, flips, repetition_s, moment_rad_per_mm, orders
+        )
     e1, e2 = relaxation(tissue, repetition_s)
     orders = orders or longitudinal.shape[0] + flip_rad.shape[0] // 2
     lost = None
@@ -116,6 +121,40 @@ def gradient_train(
 
     start = (empty, empty, -longitudinal)
     return _in_stretches(repetition, start, (flips, *cos_sin(flips)), orders) / e2
+
+
+def _gradient_train_of_any_times(
+    tissue: Tissue,
+    longitudinal: Float[Array, "filled voxels"],
+    flips: Float[Array, "repetitions voxels"],
+    repetition_s: Float[Array, " repetitions"],
+    moment_rad_per_mm: Array | None,
+    orders: int | None,
+) -> Float[Array, "repetitions voxels"]:
+    """`gradient_train` on resonance: what the intervals do varies too."""
+    orders = orders or longitudinal.shape[0] + flips.shape[0] // 2
+    e1 = jnp.exp(-repetition_s[:, None] / tissue.t1_s[None])
+    e2 = jnp.exp(-repetition_s[:, None] / tissue.t2_s[None])
+    rates = None
+    if moment_rad_per_mm is not None:
+        rates = attenuation(tissue, Wavevectors.on_line(orders), 1, moment_rad_per_mm)
+    empty = jnp.zeros_like(longitudinal)
+
+    def repetition(states: tuple, event: tuple) -> tuple[tuple, Array]:
+        *pulse, e1, e2, time_s = event
+        f, g, z = _pulse(states, tuple(pulse))
+        f, g, z = e2[None] * f, e2[None] * g, e1[None] * z
+        signal = f[0]
+        if rates is not None:
+            kept = tuple(jnp.exp(-rate[: f.shape[0]] * time_s) for rate in rates)
+            f, g, z = _lost((f, g, z), kept)
+        below = down(g)
+        z = z.at[:1].add(-(tissue.m0 * (1 - e1))[None])
+        return (up(f, -below[0]), below, z), signal
+
+    start = (empty, empty, -longitudinal)
+    events = (flips, *cos_sin(flips), e1, e2, repetition_s)
+    return _in_stretches(repetition, start, events, orders) / e2
 
 
 def _lost(states: tuple[Array, ...], kept: tuple[Array, ...] | None) -> tuple[Array, ...]:
