@@ -16,7 +16,7 @@ TOLERANCE = 1e-4
 """Of a constraint's size: what an equality may be missed by. Inequalities are kept."""
 PENALTY = 10.0
 GROWTH = 4.0
-ROUNDS = 12
+ROUNDS = 16
 
 
 class Minimum(NamedTuple):
@@ -88,7 +88,6 @@ def minimise(
     both = jax.jit(jax.value_and_grad(_lagrangian(f, jnp.asarray(equal)), has_aux=True))
     multiplier, penalty = np.zeros(equal.size), PENALTY
     best, history, last = (np.inf, u), [], {}
-    rounds = ROUNDS if equal.size else 1
     first = both(jnp.asarray(u, float), 1.0, multiplier * 1.0, penalty, margin)[0][1][0]
     scale = max(abs(float(first)), float(np.finfo(np.float32).tiny))
     previous = np.inf
@@ -108,15 +107,15 @@ def minimise(
         if last["objective"] < best[0] and kept(last["excess"], equal):
             best = last["objective"], last["u"]
 
-    def each(_: Vector) -> None:
+    def each(_u: Vector) -> None:
         history.append(last["objective"])
         progress(min(len(history), steps), steps, last["objective"])
 
-    for i in range(rounds):
+    for _ in range(ROUNDS):
         left = steps - len(history)
         if left <= 0:
             break
-        spend = left if i == rounds - 1 else max(min(left, steps // rounds), 5)
+        spend = max(left // 3, min(left, 10)) if equal.size else left
         options = {"maxiter": spend, "maxfun": 20 * spend, "ftol": 1e-12, "gtol": 1e-7}
         u = minimize(
             host, u, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * u.size, callback=each,
@@ -139,7 +138,9 @@ def _lagrangian(f: Function, equal: Array) -> Callable:
         value, excess = f(u)
         c = jnp.where(equal, excess, excess + margin)
         multiplier = jnp.asarray(multiplier, c.dtype)
-        pushed = jnp.where(equal, multiplier + penalty * c, jnp.maximum(multiplier + penalty * c, 0))
+        pushed = jnp.where(
+            equal, multiplier + penalty * c, jnp.maximum(multiplier + penalty * c, 0)
+        )
         return value / scale + jnp.sum(pushed**2 - multiplier**2) / (2 * penalty), (value, excess)
 
     return lagrangian

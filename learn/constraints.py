@@ -83,5 +83,3 @@ def values(
 ) -> tuple[Float[Array, " n"], ...]:
     """The excess of each."""
     return tuple(constraint.excess(theta, p) for constraint in constraints)
-
-

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
@@ -17,7 +16,7 @@ from mrphys.units import check_finite
 
 
 class Held(NamedTuple):
-    """A constraint, and its value furthest on the wrong side, or nearest to it, before and after."""
+    """A constraint, and its value furthest on the wrong side or nearest to it."""
 
     constraint: Constraint
     before: float
@@ -142,7 +141,7 @@ def optimise_design(
 def _limits(
     start: Variables, limits: Mapping[str, tuple[ArrayLike, ArrayLike]]
 ) -> tuple[Array, Array]:
-    """All limits in a row. Raises InputError for what is missing, empty or not kept at the start."""
+    """All limits in a row. Raises InputError for what is missing, empty or not kept at first."""
     problems, rows = [], ({}, {})
     for name in set(start) ^ set(limits):
         found = "a variable without limits" if name in start else "limits of no variable"
@@ -200,9 +199,7 @@ def _infeasible(constraints: tuple[Constraint, ...], excess: list[np.ndarray]) -
         )
         for constraint, by in missed
         if by > TOLERANCE * constraint.scale
-    ] or [
-        Problem("optimise_design", "no point that keeps all constraints", "room inside them")
-    ]
+    ] or [Problem("optimise_design", "no point that keeps all constraints", "room inside them")]
 
 
 def _changed(u: np.ndarray, like: Variables, rng: np.random.Generator) -> np.ndarray:

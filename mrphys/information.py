@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, Inexact, PyTree
 
@@ -191,14 +192,14 @@ def shares(q: Tissue, weights: ArrayLike | None) -> Float[Array, " voxels"]:
 def prior_information(
     names: tuple[str, ...], prior_sd: Mapping[str, ArrayLike] | None, dtype: jnp.dtype
 ) -> Float[Array, "parameters parameters"]:
-    """diag(1 / prior_sd²). Raises InputError for names that are not unknown, and sds not above 0."""
+    """diag(1 / prior_sd²). Raises InputError for names that are not unknown, sds not above 0."""
     given = dict(prior_sd or {})
     strange = [name for name in given if name not in names]
     if strange:
         found = ", ".join(strange)
         raise InputError(Problem("prior_sd", found, f"of the unknown {', '.join(names)}"))
     for name, sd in given.items():
-        if not isinstance(sd, jax.core.Tracer) and not np.all(np.asarray(sd) > 0):
+        if not isinstance(sd, Tracer) and not np.all(np.asarray(sd) > 0):
             raise InputError(Problem(f"prior_sd of {name}", f"{sd}", "above 0"))
     return jnp.diag(jnp.array([1 / given.get(name, np.inf) ** 2 for name in names], dtype))
 
@@ -299,8 +300,11 @@ def undetermined(
     for vector in null.T:
         if not np.any(vector):
             continue
-        move = np.where(size > 0, vector / np.asarray(scale) / np.where(size > 0, size, 1.0), vector)
-        move = move / move[np.argmax(np.abs(move))]
+        move = np.where(
+            size > 0, vector / np.asarray(scale) / np.where(size > 0, size, 1.0), vector
+        )
+        most = np.abs(move).max()
+        move = move / move[np.argmax(np.abs(move) > 0.999 * most)]
         parts = [
             name if values is None else f"{name} {unit * part:+.3g} %"
             for name, part in zip(names, move, strict=True)

@@ -49,4 +49,5 @@ def _coefficients() -> np.ndarray:
         rho = np.sum(weights * (high - low) / 2 * density * score**2, axis=1)
         return rho * (1 + _MIDDLE / snr[:, 0] ** 2)
 
-    return chebyshev.chebinterpolate(scaled, _DEGREE)
+    points = chebyshev.chebpts1(_DEGREE + 1)
+    return chebyshev.chebfit(points, scaled(points), _DEGREE)

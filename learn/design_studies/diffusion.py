@@ -12,8 +12,9 @@ from learn.design_studies.study import Line, Panel, Progress, Row, Study, silent
 from mrphys.units import check_adc_mm2_per_s, check_range
 
 KNOWN_B_ADC = {False: 1.1089, True: 1.2785}
-"""b ADC of two points at one echo time: 1 + exp(-x) or 1 + exp(-2x) is x, with averages free and
-equal. Bito, Hirata, Yamamoto 1995; Xing et al. 1997, doi:10.1002/mrm.1910370526."""
+"""b ADC of two points at one echo time, averages free or not: x = 1 + exp(-x) or 1 + exp(-2x),
+where (1 + exp(x)) / x or (1 + exp(2x)) / x² is least. Xing et al. 1997,
+doi:10.1016/S0730-725X(97)00037-4."""
 HIGHEST_B = 5000.0
 
 

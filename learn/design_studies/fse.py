@@ -1,24 +1,25 @@
 """Refocusing trains that keep an image sharp."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Many
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 import mrphys as mr
 from learn.constraints import Constraint, pulse_energy_hz2_s, smooth
 from learn.design import optimise_design
 from learn.design_studies.study import Line, Panel, Progress, Row, Study, degrees, mean, silent
-from mrphys.sequence import SpinEchoTrain
+from mrphys.sequence import Sequence
 from mrphys.units import check_range
 
 TISSUES = ("white_matter", "grey_matter", "glioma")
 FINE = 16
+Echoes = Inexact[Array | np.ndarray, "*voxels readouts"]
 
 
-def width_px(x: Float[Array, "*voxels readouts"]) -> Float[Array, "*voxels"]:
+def width_px(x: Echoes) -> Float[Array, "*voxels"]:
     """The equivalent width of the point spread of echoes that fill N lines, in pixels:
 
         ∫ |h|² / |h(0)|² = N Σ |x|² / |Σ x|²
@@ -28,18 +29,18 @@ def width_px(x: Float[Array, "*voxels readouts"]) -> Float[Array, "*voxels"]:
     return x.shape[-1] * jnp.sum(jnp.abs(x) ** 2, -1) / jnp.abs(jnp.sum(x, -1)) ** 2
 
 
-def point_spread(x: Float[Array, "*voxels readouts"]) -> np.ndarray:
+def point_spread(x: Echoes) -> np.ndarray:
     """|h| of echoes that fill k-space from the centre out, `FINE` points a pixel, h(0) = 1 of
     undecayed echoes of size 1."""
-    x = np.asarray(x)
-    count = x.shape[-1]
+    echoes = np.asarray(x)
+    count = echoes.shape[-1]
     line = np.concatenate([np.arange(count)[1::2][::-1], np.arange(count)[::2]])
-    padded = np.zeros((*x.shape[:-1], FINE * count), x.dtype)
-    padded[..., :count] = x[..., line]
+    padded = np.zeros((*echoes.shape[:-1], FINE * count), echoes.dtype)
+    padded[..., :count] = echoes[..., line]
     return np.abs(np.fft.fftshift(np.fft.fft(padded), axes=-1)) / count
 
 
-def fwhm_px(x: Float[Array, "*voxels readouts"]) -> np.ndarray:
+def fwhm_px(x: Echoes) -> np.ndarray:
     """Full width at half maximum of `point_spread`; 1.207 of undecayed echoes."""
     h = point_spread(x)
     h = h / h.max(-1, keepdims=True)
@@ -59,7 +60,7 @@ def fse(
     echo_spacing_s: float = 0.005,
     start_deg: float = 120.0,
     *,
-    tissues: Sequence[str] = TISSUES,
+    tissues: Many[str] = TISSUES,
     signal: float = 1.0,
     energy: float = 1.0,
     step_deg: float = 20.0,
@@ -86,10 +87,10 @@ def fse(
     def build(p):
         return mr.sequence.spin_echo_train(p["refocusing_rad"], echo_spacing_s)
 
-    def peaks(theta: SpinEchoTrain) -> Array:
+    def peaks(theta: Sequence) -> Array:
         return jnp.abs(jnp.sum(mr.simulate(theta, q), -1)) / echoes
 
-    def loss(theta: SpinEchoTrain) -> Array:
+    def loss(theta: Sequence) -> Array:
         return jnp.mean(width_px(mr.simulate(theta, q)) - 1)
 
     start = {"refocusing_rad": np.full(echoes, np.deg2rad(start_deg))}

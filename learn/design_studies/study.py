@@ -31,8 +31,8 @@ class Line(NamedTuple):
     """y over x; `when` it is of, before or after, chooses the colour, `style` the line."""
 
     label: str
-    x: ArrayLike
-    y: ArrayLike
+    x: ArrayLike | list
+    y: ArrayLike | list
     when: str
     style: str = "-"
 

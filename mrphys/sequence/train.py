@@ -134,11 +134,12 @@ class Train(Sequence):
     def _about_one_axis(
         self, block: Block, tissue: Tissue, states: States, filled: int, orders: int
     ) -> Complex[Array, "readouts voxels"]:
+        each = block.on_resonance or not (block.alike or self.moment_rad_per_mm is None)
         train = gradient_train(
             tissue,
             states.longitudinal.real[:filled],
             block.flip_rad,
-            jnp.sum(block.times_s, axis=1) if block.on_resonance else jnp.sum(block.times_s[0]),
+            block.times_s if each else block.times_s[0],
             self.moment_rad_per_mm,
             orders,
         )

@@ -110,7 +110,9 @@ def test_the_real_trains_are_the_general_one():
     played = block(flips, [0.0, 0.012], shifts=[0, 1], reads=[True, False])
     start = epg.equilibrium(q, 30)
     _, echoes = epg.general(played, q, start, moment)
-    fast = epg_real.gradient_train(q, start.longitudinal.real, flips, jnp.asarray(0.012), moment)
+    fast = epg_real.gradient_train(
+        q, start.longitudinal.real, flips, jnp.array([0.0, 0.012]), moment
+    )
     np.testing.assert_allclose(echoes, 1j * fast, atol=3e-6)
 
 
