@@ -8,7 +8,7 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC
-   information, cramer_rao   how well θ could determine q
+   information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
    Volume, units, io         images in space, constants and range checks, files
    use_cores                 every core of a processor as a device
 """
@@ -35,6 +35,7 @@ from mrphys.errors import InputError, Problem
 from mrphys.exchange import Pool, SemiSolid
 from mrphys.information import cramer_rao
 from mrphys.mapping import Estimate, fit
+from mrphys.optimality import Uncertainty, uncertainty
 from mrphys.scan import simulate_scan
 from mrphys.simulate import jacobian, simulate
 from mrphys.spins import SpinCloud
@@ -50,6 +51,7 @@ __all__ = [
     "SemiSolid",
     "SpinCloud",
     "Tissue",
+    "Uncertainty",
     "Volume",
     "apparent_diffusion",
     "bloch",
@@ -70,6 +72,7 @@ __all__ = [
     "simulate_scan",
     "steady_state",
     "tissue",
+    "uncertainty",
     "units",
     "use_cores",
 ]

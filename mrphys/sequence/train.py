@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -111,7 +111,7 @@ class Train(Sequence):
         around = Surroundings(self.moment_rad_per_mm, waves, self.pulse_s)
         states, seen, filled = epg.equilibrium(tissue, len(waves)), [], 1
         for block in self.blocks:
-            if self._is_about_one_axis(block) and not epg.has_pools(tissue):
+            if isinstance(block, Block) and block.one_axis and not epg.has_pools(tissue):
                 seen.append(self._about_one_axis(block, tissue, states, filled, len(waves)))
                 continue
             states, echoes = block.play(tissue, states, around)
@@ -146,20 +146,15 @@ class Train(Sequence):
             return Wavevectors.of_ticks(most if self.reach is None else min(self.reach, most))
         return Wavevectors.timed(timing.moves(self.blocks), MOST_NET_TIMES)
 
-    def _is_about_one_axis(self, block: Part) -> TypeGuard[Block]:
-        """And how long each gradient lasts, which diffusion sees, is the same."""
-        if not isinstance(block, Block):
-            return False
-        return block.one_axis and (block.alike or self.moment_rad_per_mm is None)
-
     def _about_one_axis(
         self, block: Block, tissue: Tissue, states: States, filled: int, orders: int
     ) -> Complex[Array, "readouts voxels"]:
+        each = block.on_resonance or not (block.alike or self.moment_rad_per_mm is None)
         train = gradient_train(
             tissue,
             states.longitudinal.real[:filled],
             block.flip_rad,
-            block.times_s[0],
+            block.times_s if each else block.times_s[0],
             self.moment_rad_per_mm,
             orders,
         )
@@ -204,8 +199,11 @@ class Train(Sequence):
 
     def within(self, q: Tissue, tolerance: float) -> "Train":
         """The same train keeping no more orders and ticks than `tolerance` asks for, by
-        `truncation_bound`. Where T2 or times are being traced it keeps all. Raises InputError for
-        a finite T2' in a train of too many different times."""
+        `truncation_bound`. Where T2 or times are being traced it keeps all it kept. Raises
+        InputError for a finite T2' in a train of too many different times, and a b0_hz that is not
+        0 where a block promises none."""
+        if any(isinstance(block, Block) and block.on_resonance for block in self.blocks):
+            check_range("signal: Tissue b0_hz of a sequence on resonance", q.b0_hz, 0.0, 0.0, "Hz")
         kept = replace(self, static=is_finite(q), clock=None, reach=None)
         if kept.static:
             kept = kept._keeping_time(q, tolerance)
@@ -314,6 +312,7 @@ def block(
     repetitions: int | None = None,
     spoil: bool = False,
     one_axis: bool = False,
+    on_resonance: bool = False,
     ticks: int | None = None,
 ) -> Block:
     """A Block of `repetitions`, as many as the longest list says unless given. Without gradients
@@ -338,6 +337,7 @@ def block(
         reads=tuple(reads),
         spoil=spoil,
         one_axis=one_axis,
+        on_resonance=on_resonance,
         alike=all(time.ndim == 0 for time in times),
         ticks=ticks,
     )
