@@ -134,7 +134,7 @@ def minimise(
 
 
 def _lagrangian(f: Function, equal: Array) -> Callable:
-    def lagrangian(u: Array, scale: float, multiplier: Array, penalty: float, margin: Array):
+    def lagrangian(u: Array, scale: Array, multiplier: Array, penalty: Array, margin: Array):
         value, excess = f(u)
         c = jnp.where(equal, excess, excess + margin)
         multiplier = jnp.asarray(multiplier, c.dtype)

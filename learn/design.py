@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array
 
 from learn.augmented_lagrangian import TOLERANCE, kept, minimise, nearest
 from learn.constraints import Constraint, Variables
 from mrphys.errors import InputError, Problem
 from mrphys.optimality import Uncertainty
-from mrphys.units import check_finite
+from mrphys.units import Values, check_finite
 
 
 class Held(NamedTuple):
@@ -46,10 +46,10 @@ class Design(NamedTuple):
 
 def optimise_design(
     build: Callable[[Variables], Any],
-    variables: Mapping[str, ArrayLike],
+    variables: Mapping[str, Values],
     loss: Callable[[Any], Array],
     *,
-    limits: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    limits: Mapping[str, tuple[Values, Values]],
     constraints: Sequence[Constraint] = (),
     raster: Mapping[str, float] | None = None,
     starts: int = 1,
@@ -138,9 +138,7 @@ def optimise_design(
     return Design(theta, begun, p, before, after, unrounded, won.history, ends, held)
 
 
-def _limits(
-    start: Variables, limits: Mapping[str, tuple[ArrayLike, ArrayLike]]
-) -> tuple[Array, Array]:
+def _limits(start: Variables, limits: Mapping[str, tuple[Values, Values]]) -> tuple[Array, Array]:
     """All limits in a row. Raises InputError for what is missing, empty or not kept at first."""
     problems, rows = [], ({}, {})
     for name in set(start) ^ set(limits):

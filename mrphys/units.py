@@ -138,7 +138,12 @@ def check_finite(where: str, value: Values, likely_cause: str = "") -> None:
 
 
 def check_range(
-    where: str, value: Values, low: float, high: float, unit: str, likely_cause: str = ""
+    where: str,
+    value: Values,
+    low: float | int,
+    high: float | int,
+    unit: str,
+    likely_cause: str = "",
 ) -> None:
     """Raise InputError unless every number is finite and low <= number <= high.
 

@@ -213,7 +213,7 @@ def fse(
     """
     from learn.design_studies import fse as study
 
-    given = {"signal": signal, "energy": energy, "step_deg": step_deg}
+    given: dict[str, Any] = {"signal": signal, "energy": energy, "step_deg": step_deg}
     given |= {"steps": steps, "starts": starts, "start_deg": start_deg}
     _run("fse", study, out, as_json, seq, echoes=echoes, echo_spacing_s=spacing, **given)
 

@@ -117,7 +117,7 @@ def _loss(design: Design) -> Panel:
 
 def degrees(flip_rad: ArrayLike) -> np.ndarray:
     """Flip angles for people."""
-    return np.rad2deg(np.asarray(flip_rad))
+    return np.asarray(np.rad2deg(flip_rad))
 
 
 def mean(values: ArrayLike) -> float:

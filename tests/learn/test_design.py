@@ -72,7 +72,7 @@ def test_constrained_minima_are_those_of_lagrange(constraint, expected):
 
 
 def test_rounding_down_where_the_nearest_would_break_a_limit():
-    total = Constraint("sum", lambda x, p: jnp.sum(x), "at most", 4.5)
+    total = Constraint("sum", lambda x, p: jnp.sum(x), "at most", 4.3)
     made = quadratic(constraints=[total], raster={"x": 0.4})
     np.testing.assert_allclose(made.theta, [2.4, 1.2, 0.4], atol=1e-9)
     assert made.after > made.unrounded

@@ -50,7 +50,7 @@ def test_widths_of_point_spreads():
 
 @pytest.fixture(scope="module")
 def sharp():
-    return studies.fse(echoes=16, echo_spacing_s=0.012, steps=50)
+    return studies.fse(echoes=16, echo_spacing_s=0.012, steps=200)
 
 
 def test_a_refocusing_train_sharpens_at_equal_power_and_signal(sharp):
