@@ -177,13 +177,13 @@ def ssfp_fid(
     flip, te, tr, t1, t2, m0, b0, t2prime = _arrays(
         flip_rad, te_s, tr_s, t1_s, t2_s, m0, b0_hz, t2prime_s
     )
-    cos, sin, rate1, before, root = _dephased(flip, tr, t1, t2)
+    tip, sin, rate1, before, root = _dephased(flip, tr, t1, t2)
     # (1 - a/r) tan(α/2); where a > 0 and it would cancel, times (1 + a/r) / (1 + a/r).
     late = before > 0
     under = root * jnp.where(late, root + before, 1.0)
-    tan = sin / jnp.where(late, 1.0, 1 + cos)
+    tan = sin / jnp.where(late, 1.0, 2 - tip)
     early_size = tan * (1 - _ratio(before, root, 1.0))
-    size = jnp.where(late, _ratio((1 - cos) * sin * rate1, under, 0.0), early_size)
+    size = jnp.where(late, _ratio(tip * sin * rate1, under, 0.0), early_size)
     return _seen(m0 * size, te, 1 / t2 + 1 / t2prime, b0)
 
 
@@ -207,22 +207,22 @@ def ssfp_echo(
     flip, te, tr, t1, t2, m0, b0, t2prime = _arrays(
         flip_rad, te_s, tr_s, t1_s, t2_s, m0, b0_hz, t2prime_s
     )
-    cos, sin, rate1, _, root = _dephased(flip, tr, t1, t2)
+    tip, sin, rate1, _, root = _dephased(flip, tr, t1, t2)
     e1, e2 = jnp.exp(-tr / t1), jnp.exp(-tr / t2)
-    after = (_lost(tr, t1) + e1 * (1 - cos)) * jnp.sqrt(_lost_per_s(tr, t2 / 2))
-    size = m0 * _ratio((1 - cos) * sin * rate1 * e2**2, root * (root + after), 0.0)
+    after = (_lost(tr, t1) + e1 * tip) * jnp.sqrt(_lost_per_s(tr, t2 / 2))
+    size = m0 * _ratio(tip * sin * rate1 * e2**2, root * (root + after), 0.0)
     return _seen(-size, -te, 1 / t2 - 1 / t2prime, b0)
 
 
 def _dephased(flip: Array, tr: Array, t1: Array, t2: Array) -> tuple[Array, ...]:
-    """cos α, sin α, (1 - E1²) / TR, a = (E1 - cos α) √((1 - E2²) / TR) and √(a² + that sin² α),
+    """1 - cos α, sin α, (1 - E1²) / TR, a = (E1 - cos α) √((1 - E2²) / TR) and √(a² + that sin² α),
     which is r / √(TR (1 - E2²)): nothing vanishes with TR."""
-    cos, sin = jnp.cos(flip), jnp.sin(flip)
+    tip, sin = 2 * jnp.sin(flip / 2) ** 2, jnp.sin(flip)
     rate1, rate2 = _lost_per_s(tr, t1 / 2), _lost_per_s(tr, t2 / 2)
-    before = (2 * jnp.sin(flip / 2) ** 2 - _lost(tr, t1)) * jnp.sqrt(rate2)
+    before = (tip - _lost(tr, t1)) * jnp.sqrt(rate2)
     square = before**2 + rate1 * sin**2
     some = square > 0
-    return cos, sin, rate1, before, jnp.where(some, jnp.sqrt(jnp.where(some, square, 1.0)), 0.0)
+    return tip, sin, rate1, before, jnp.where(some, jnp.sqrt(jnp.where(some, square, 1.0)), 0.0)
 
 
 def apparent_m0(flip_rad: Values, tr_s: Values, t1_s: Values, m0: Values = 1.0) -> Real:

@@ -201,9 +201,16 @@ def test_echoes_of_selective_pulses_are_the_integral_over_their_profiles():
         rf.flip_profile(pulse, gradient, z, thickness, flip)
         for pulse, flip in ((refocus, np.pi), (excite, np.pi / 2))
     ]
+    near = np.asarray(rf.slice_profile(excite, gradient, np.array([-0.1, 0.1])))
+    cycles_per_mm = np.angle(np.divide(*(near[:, 0] + 1j * near[:, 1]))) / (2 * np.pi * 0.2)
+    # The edges of the slice end turned from its middle, 1.7 % of the echoes.
+    m = np.asarray(rf.slice_profile(excite, gradient, z))
+    turned = np.angle((m[:, 0] + 1j * m[:, 1]) * np.exp(2j * np.pi * cycles_per_mm * z))
+    (flips, weights), excited = profiles[0], profiles[1]
+    in_phase = flips, weights * np.cos(turned - turned[len(z) // 2])
     q = mr.Tissue(t1_s=19.0, t2_s=19.0)
     theta = mr.sequence.spin_echo_train(
-        np.full(echoes, np.pi), spacing, profile=profiles[0], excitation_profile=profiles[1]
+        np.full(echoes, np.pi), spacing, profile=in_phase, excitation_profile=excited
     )
     expected = mr.simulate(theta, q)
 
@@ -211,8 +218,6 @@ def test_echoes_of_selective_pulses_are_the_integral_over_their_profiles():
     still = round((spacing / 2 - duration) / dt)  # between pulses
     along_x, _, along_z = np.eye(3)
     selecting, crushing = gradient * along_z, along_x / (still * dt)
-    m = np.asarray(rf.slice_profile(excite, gradient, np.array([-0.1, 0.1])))
-    cycles_per_mm = np.angle(np.divide(*(m[:, 0] + 1j * m[:, 1]))) / (2 * np.pi * 0.2)
     rewinding = -cycles_per_mm / (still * dt) * along_z
     silence = np.zeros(still, complex)
     b1 = [excite.b1_hz, silence]
@@ -222,12 +227,12 @@ def test_echoes_of_selective_pulses_are_the_integral_over_their_profiles():
         played += [np.tile(selecting, (64, 1)), np.tile(crushing, (still, 1))]
         played += [np.zeros((64, 3)), np.tile(crushing, (still, 1))]
     waveform = Waveform(dt, np.concatenate(b1), np.concatenate(played))
-    x = np.arange(4) / 4
+    x = np.arange(8) / 8  # orders up to 6 are told apart
     places = np.stack([v.ravel() for v in np.meshgrid(x, [0.0], z, indexing="ij")], axis=1)
     row = jax.tree.map(lambda v: jnp.broadcast_to(v, len(places)), q)
     m = np.asarray(bloch(waveform, row, places, record="all"))
     seen = (m[..., 0] + 1j * m[..., 1]).mean(0) * len(z) * (z[1] - z[0]) / thickness
     at = 64 + still + np.arange(echoes) * (128 + 2 * still) + 64 + still + 32
-    np.testing.assert_allclose(seen[at], expected, atol=0.02)  # phase left at the slice edges
+    np.testing.assert_allclose(seen[at], expected, atol=2e-3)
     hard = mr.simulate(mr.sequence.spin_echo_train(np.full(echoes, np.pi), spacing), q)
     assert np.abs(hard - expected).max() > 0.05
