@@ -7,7 +7,7 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
    steady_state              closed forms of steady states and recoveries
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
    mapping                   q from measurements, with its standard deviation
-   information, cramer_rao   how well θ could determine q
+   information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
    Volume, units, io         images in space, constants and range checks, files
    use_cores                 every core of a processor as a device
 """
@@ -32,6 +32,7 @@ from mrphys.devices import use_cores
 from mrphys.errors import InputError, Problem
 from mrphys.exchange import Pool, SemiSolid
 from mrphys.information import cramer_rao
+from mrphys.optimality import Uncertainty, uncertainty
 from mrphys.scan import simulate_scan
 from mrphys.simulate import jacobian, simulate
 from mrphys.spins import SpinCloud
@@ -46,6 +47,7 @@ __all__ = [
     "SemiSolid",
     "SpinCloud",
     "Tissue",
+    "Uncertainty",
     "Volume",
     "bloch",
     "coils",
@@ -64,6 +66,7 @@ __all__ = [
     "simulate_scan",
     "steady_state",
     "tissue",
+    "uncertainty",
     "units",
     "use_cores",
 ]

@@ -106,6 +106,7 @@ class Block(Part):
     spoil                 no transverse magnetisation survives a repetition
     one_axis              a promise: pulses of one phase, one repetition time, nothing transverse
                           before; a readout, then a unit moment, in each repetition
+    on_resonance          a promise that b0_hz is 0: `one_axis` with any repetition times
     alike                 a promise: the intervals of all repetitions last as long
     ticks                 a promise: each repetition lasts so many of a unit of time that all blocks
                           of the sequence which say so share; None for not known
@@ -119,6 +120,7 @@ class Block(Part):
     reads: tuple[bool, ...] = eqx.field(static=True)
     spoil: bool = eqx.field(static=True, default=False)
     one_axis: bool = eqx.field(static=True, default=False)
+    on_resonance: bool = eqx.field(static=True, default=False)
     alike: bool = eqx.field(static=True, default=False)
     ticks: int | None = eqx.field(static=True, default=None)
 

@@ -98,8 +98,15 @@ def _by_voxel(
 def slopes(
     theta: Sequence, rows: Tissue, wrt: tuple[str, ...]
 ) -> Complex[Array, "parameters voxels readouts"]:
-    """∂x/∂q of a row of voxels. No voxel's signal knows of another's tissue: one direction moves a
-    parameter of all of them. Fields that do not move have no derivative to carry."""
+    """∂x/∂q of a row of voxels."""
+    return signals_and_slopes(theta, rows, wrt)[1]
+
+
+def signals_and_slopes(
+    theta: Sequence, rows: Tissue, wrt: tuple[str, ...]
+) -> tuple[Complex[Array, "voxels readouts"], Complex[Array, "parameters voxels readouts"]]:
+    """x and ∂x/∂q of a row of voxels. No voxel's signal knows of another's tissue: one direction
+    moves a parameter of all of them. Fields that do not move have no derivative to carry."""
     now = [getattr(rows, name) for name in wrt]
 
     def signals(moving: list[Array]) -> Array:
@@ -112,7 +119,8 @@ def slopes(
         jnp.broadcast_to(row[:, None], (len(wrt), value.size)).astype(value.dtype)
         for row, value in zip(which, now, strict=True)
     ]
-    return jax.vmap(lambda move: jax.jvp(signals, (now,), (move,))[1])(moves)
+    along = jax.vmap(lambda move: jax.jvp(signals, (now,), (move,)), out_axes=(None, 0))
+    return along(moves)
 
 
 def check_fields(where: str, wrt: Many[str]) -> None:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mrphys.errors import InputError, Problem
+from oncology.cli_design import design as design_studies
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +27,7 @@ app = typer.Typer(
     "sub-01_sessions.tsv (session_id, day), and for each session a tumour mask "
     "(anat/*_label-tumor_mask.nii.gz) and, optionally, ADC in mm²/s (dwi/*_ADC.nii.gz).",
 )
+app.add_typer(design_studies, name="design")
 console = Console(stderr=True)
 
 OUT = typer.Option("--out", "-o", help="Folder for the results; made if it is not there.")

@@ -15,6 +15,7 @@ def fingerprinting_fisp(
     phase_rad: Values | None = None,
     inversion_s: Values | None = 0.02,
     *,
+    on_resonance: bool = False,
     averages: Values = 1.0,
     pulse_s: Values = DEFAULT_PULSE_S,
     moment_rad_per_mm: Values | None = None,
@@ -26,6 +27,8 @@ def fingerprinting_fisp(
     tr_s, te_s   one number, or one for each
     phase_rad    of the pulses and the receiver; all 0 when None
     inversion_s  time from an inversion pulse (flip π, spoiled) to the train; None for no inversion
+    on_resonance  the tissue's b0_hz is 0: several times as fast where TR varies, which makes
+                 off-resonance turn the states; of no account with one TR
 
     Jiang et al. 2015, doi:10.1002/mrm.25559. Raises InputError for TE > TR, angles and times out
     of range, lists of different length.
@@ -47,7 +50,8 @@ def fingerprinting_fisp(
         phase_rad=0.0 if phase_rad is None else phase_rad,
         shifts=[0, 1],
         reads=[True, False],
-        one_axis=phase_rad is None and tr.ndim == 0,
+        one_axis=phase_rad is None and (tr.ndim == 0 or on_resonance),
+        on_resonance=phase_rad is None and tr.ndim == 1 and on_resonance,
     )
     return train(
         _inverted(inversion_s, played),

@@ -150,7 +150,8 @@ class Train(Sequence):
         """And how long each gradient lasts, which diffusion sees, is the same."""
         if not isinstance(block, Block):
             return False
-        return block.one_axis and (block.alike or self.moment_rad_per_mm is None)
+        known = block.alike or block.on_resonance or self.moment_rad_per_mm is None
+        return block.one_axis and known
 
     def _about_one_axis(
         self, block: Block, tissue: Tissue, states: States, filled: int, orders: int
@@ -159,7 +160,7 @@ class Train(Sequence):
             tissue,
             states.longitudinal.real[:filled],
             block.flip_rad,
-            block.times_s[0],
+            block.times_s if block.on_resonance else block.times_s[0],
             self.moment_rad_per_mm,
             orders,
         )
@@ -204,8 +205,11 @@ class Train(Sequence):
 
     def within(self, q: Tissue, tolerance: float) -> "Train":
         """The same train keeping no more orders and ticks than `tolerance` asks for, by
-        `truncation_bound`. Where T2 or times are being traced it keeps all. Raises InputError for
-        a finite T2' in a train of too many different times."""
+        `truncation_bound`. Where T2 or times are being traced it keeps all it kept. Raises
+        InputError for a finite T2' in a train of too many different times, and a b0_hz that is not
+        0 where a block promises none."""
+        if any(isinstance(block, Block) and block.on_resonance for block in self.blocks):
+            check_range("signal: Tissue b0_hz of a sequence on resonance", q.b0_hz, 0.0, 0.0, "Hz")
         kept = replace(self, static=is_finite(q), clock=None, reach=None)
         if kept.static:
             kept = kept._keeping_time(q, tolerance)
@@ -314,6 +318,7 @@ def block(
     repetitions: int | None = None,
     spoil: bool = False,
     one_axis: bool = False,
+    on_resonance: bool = False,
     ticks: int | None = None,
 ) -> Block:
     """A Block of `repetitions`, as many as the longest list says unless given. Without gradients
@@ -338,6 +343,7 @@ def block(
         reads=tuple(reads),
         spoil=spoil,
         one_axis=one_axis,
+        on_resonance=on_resonance,
         alike=all(time.ndim == 0 for time in times),
         ticks=ticks,
     )
