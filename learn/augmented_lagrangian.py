@@ -73,6 +73,7 @@ def minimise(
     equal: np.ndarray,
     margin: np.ndarray,
     *,
+    restore: Callable[[Vector], Vector],
     steps: int,
     progress: Callable[[int, int, float], None],
 ) -> Minimum:
@@ -83,7 +84,8 @@ def minimise(
     is minimised over the box by L-BFGS-B (Byrd et al. 1995, doi 10.1137/0916069), then
     λ <- λ + ρ c, and ρ grows where c has not fallen by half (Conn, Gould, Toint 1991,
     doi 10.1137/0728030). `margin` is added to inequalities, so that what is left of them when the
-    multipliers have converged lies on the right side. Where f is not finite the search turns back.
+    multipliers have converged lies on the right side; a search that ends before goes to the nearest
+    point that keeps all, `restore(u)`. Where f is not finite the search turns back.
     """
     both = jax.jit(jax.value_and_grad(_lagrangian(f, jnp.asarray(equal)), has_aux=True))
     multiplier, penalty = np.zeros(equal.size), PENALTY
@@ -131,6 +133,8 @@ def minimise(
         multiplier = np.where(equal, multiplier, np.maximum(multiplier, 0.0))
         penalty = penalty if now <= previous / 2 else penalty * GROWTH
         previous = now
+    if equal.size:
+        host(restore(u))
     return Minimum(best[1], best[0], history)
 
 
