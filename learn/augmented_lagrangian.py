@@ -73,6 +73,7 @@ def minimise(
     equal: np.ndarray,
     margin: np.ndarray,
     *,
+    restore: Callable[[Vector], Vector],
     steps: int,
     progress: Callable[[int, int, float], None],
 ) -> Minimum:
@@ -83,17 +84,17 @@ def minimise(
     is minimised over the box by L-BFGS-B (Byrd et al. 1995, doi 10.1137/0916069), then
     λ <- λ + ρ c, and ρ grows where c has not fallen by half (Conn, Gould, Toint 1991,
     doi 10.1137/0728030). `margin` is added to inequalities, so that what is left of them when the
-    multipliers have converged lies on the right side. Where f is not finite the search turns back.
+    multipliers have converged lies on the right side; a search that ends before goes to the nearest
+    point that keeps all, `restore(u)`. Where f is not finite the search turns back.
     """
     both = jax.jit(jax.value_and_grad(_lagrangian(f, jnp.asarray(equal)), has_aux=True))
     multiplier, penalty = np.zeros(equal.size), PENALTY
     best, history, last = (np.inf, u), [], {}
-    first = both(jnp.asarray(u, float), 1.0, multiplier * 1.0, penalty, margin)[0][1][0]
-    scale = max(abs(float(first)), float(np.finfo(np.float32).tiny))
+    scale = 1.0
     previous = np.inf
 
     def host(u: Vector) -> tuple[float, Vector]:
-        arguments = (jnp.asarray(u, float), scale, jnp.asarray(multiplier), penalty, margin)
+        arguments = [jnp.asarray(v, float) for v in (u, scale, multiplier, penalty, margin)]
         (value, (objective, excess)), slope = both(*arguments)
         slope = np.asarray(slope, np.float64)
         last.update(u=u.copy(), objective=float(objective), excess=np.asarray(excess))
@@ -111,6 +112,8 @@ def minimise(
         history.append(last["objective"])
         progress(min(len(history), steps), steps, last["objective"])
 
+    host(u)
+    scale = abs(last["objective"]) or 1.0
     for _ in range(ROUNDS):
         left = steps - len(history)
         if left <= 0:
@@ -130,6 +133,8 @@ def minimise(
         multiplier = np.where(equal, multiplier, np.maximum(multiplier, 0.0))
         penalty = penalty if now <= previous / 2 else penalty * GROWTH
         previous = now
+    if equal.size:
+        host(restore(u))
     return Minimum(best[1], best[0], history)
 
 
@@ -137,7 +142,6 @@ def _lagrangian(f: Function, equal: Array) -> Callable:
     def lagrangian(u: Array, scale: Array, multiplier: Array, penalty: Array, margin: Array):
         value, excess = f(u)
         c = jnp.where(equal, excess, excess + margin)
-        multiplier = jnp.asarray(multiplier, c.dtype)
         pushed = jnp.where(
             equal, multiplier + penalty * c, jnp.maximum(multiplier + penalty * c, 0)
         )

@@ -57,18 +57,16 @@ def pulse_energy_hz2_s(limit: float) -> Constraint:
     )
 
 
-def smooth(name: str, most: float, unit: str = "", start: ArrayLike | None = None) -> Constraint:
-    """Neighbours in the train `name` differ by at most `most`, the first from `start` if given."""
+def smooth(
+    name: str, train: Callable[[Variables], Array], most: float, unit: str = ""
+) -> Constraint:
+    """Neighbours in a train, a function of the variables, differ by at most `most`."""
 
-    def steps(theta: object, p: Variables) -> Array:
+    def squares(theta: object, p: Variables) -> Array:
         del theta
-        train = p[name]
-        if start is not None:
-            train = jnp.concatenate([jnp.atleast_1d(jnp.asarray(start, train.dtype)), train])
-        # Of squares, the slope is smooth where neighbours are equal.
-        return jnp.diff(train) ** 2
+        return jnp.diff(train(p)) ** 2  # smooth where neighbours are equal
 
-    return Constraint(f"squared steps of {name}", steps, "at most", most**2, f"{unit}²")
+    return Constraint(f"squared steps of {name}", squares, "at most", most**2, f"{unit}²")
 
 
 def spaced(name: str, least: float, unit: str = "s") -> Constraint:

@@ -109,6 +109,9 @@ def optimise_design(
         theta = build(p)
         return loss(theta), _excess(everything, theta, p, low.dtype)
 
+    def restored(u: np.ndarray) -> np.ndarray:
+        return nearest(excess, u, equal, margin)[0]
+
     first = np.clip(np.asarray((flat - low) / span, np.float64), 0.0, 1.0)
     rng = np.random.default_rng(seed)
     found = []
@@ -122,7 +125,9 @@ def optimise_design(
         def told(step: int, of: int, value: float, done: int = i * steps) -> None:
             progress(done + step, starts * of, value)
 
-        found.append(minimise(objective, u, equal, margin, steps=steps, progress=told))
+        found.append(
+            minimise(objective, u, equal, margin, restore=restored, steps=steps, progress=told)
+        )
     won = min(found, key=lambda minimum: minimum.value)
     p = variables_of(jnp.asarray(won.u, float))
     unrounded = float(loss(build(p)))

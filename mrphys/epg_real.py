@@ -94,9 +94,9 @@ def gradient_train(
     of phase 0, without off-resonance.
 
     From states without transverse magnetisation, of as many orders as are filled; `orders` are
-    kept, all that a readout can see unless given. `times_s` without the gradient and with it, of
-    all repetitions or of each. While their sums are one repetition time, off-resonance grows with
-    the order and turns no more than the readout; else the train is on resonance.
+    kept, all that a readout can see unless given. With one repetition time off-resonance grows with
+    the order and turns no more than the readout; with times of each repetition the train is on
+    resonance.
     """
     flips = flip_rad[:, None] * transmit(tissue)[None]
     orders = orders or longitudinal.shape[0] + flip_rad.shape[0] // 2

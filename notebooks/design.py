@@ -121,7 +121,7 @@ show(studies.fse(echoes=16 if SMALL else 64, steps=20 if SMALL else 200))
 with jax.enable_x64(False):
     show(
         studies.fingerprint(
-            60 if SMALL else 500, steps=20 if SMALL else 300, draws=16 if SMALL else 64
+            40 if SMALL else 500, steps=20 if SMALL else 300, draws=16 if SMALL else 64
         )
     )
 

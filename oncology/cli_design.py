@@ -221,7 +221,7 @@ def fse(
 @design.command()
 def fingerprint(
     repetitions: Annotated[int, typer.Option(min=8, max=3000, help="Repetitions.")] = 500,
-    step_deg: Annotated[float, typer.Option(help="Largest change between pulses.")] = 2.0,
+    step_deg: Annotated[float, typer.Option(help="Largest change between pulses.")] = 6.0,
     noise_sd: Annotated[float, typer.Option(help="Noise of one readout, relative to m0.")] = 0.002,
     draws: Annotated[
         int, typer.Option(min=0, help="Noisy fingerprints of each tissue fitted to confirm.")

@@ -40,7 +40,7 @@ def contrast(
     Raises InputError for a tissue that the literature does not hold and times out of range.
     """
     check_range("contrast: total_s", total_s, 1.0, 7200.0, "s", "milliseconds given for seconds")
-    check_range("contrast: lines", lines, 1, 4096, "lines of k-space")
+    check_range("contrast: lines", lines, 1.0, 4096.0, "lines of k-space")
     pair = [mr.tissue.literature(name, field_t) for name in (first, second)]
     if any(mr.tissue.literature_entry(name, field_t).m0 is None for name in (first, second)):
         pair = [replace(tissue, m0=jnp.ones(())) for tissue in pair]

@@ -67,7 +67,7 @@ def dce(
 
     Raises InputError where the samples do not fit: which limit, and by how much.
     """
-    check_range("dce: samples", samples, 4, 1000, "samples", "three unknowns")
+    check_range("dce: samples", samples, 4.0, 1000.0, "samples", "three unknowns")
     check_range("dce: total_s", total_s, arrival_s + 10, 3600.0, "s", "minutes given for seconds")
     check_range("dce: tissue", np.array(tissue), 1e-4, 5.0, "Ktrans per minute, ve, vp")
     values = jnp.asarray(tissue, float)

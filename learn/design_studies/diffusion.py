@@ -36,8 +36,8 @@ def diffusion(
     in one average. Raises InputError for values out of range.
     """
     check_adc_mm2_per_s("diffusion: adc_mm2_per_s", list(adc_mm2_per_s))
-    check_range("diffusion: b_values", b_values, 2, 16, "b-values, b = 0 among them")
-    check_range("diffusion: averages", averages, b_values, np.inf, "averages", "one of each")
+    check_range("diffusion: b_values", b_values, 2.0, 16.0, "b-values, b = 0 among them")
+    check_range("diffusion: averages", averages, float(b_values), np.inf, "averages", "one of each")
     q = mr.Tissue(t1_s=1.0, t2_s=0.08, adc_mm2_per_s=jnp.asarray(adc_mm2_per_s))
 
     def build(p):

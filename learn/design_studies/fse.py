@@ -78,7 +78,7 @@ def fse(
     Dang et al. 2023, MR-zero meets RARE MRI, doi:10.1002/mrm.29710. Raises InputError for values
     out of range, and constraints that cannot be kept together.
     """
-    check_range("fse: echoes", echoes, 4, 1024, "echoes")
+    check_range("fse: echoes", echoes, 4.0, 1024.0, "echoes")
     check_range("fse: start_deg", start_deg, 20.0, 180.0, "°", "radians given for degrees")
     parts = [mr.tissue.literature(name, 3.0) for name in tissues]
     q = jax.tree.map(lambda *values: jnp.stack(values), *parts)
@@ -102,7 +102,7 @@ def fse(
             "signal beside the constant train's",
             lambda theta, p: peaks(theta) / peak, "at least", signal,
         ),
-        smooth("refocusing_rad", np.deg2rad(step_deg), "rad"),
+        smooth("flips", lambda p: p["refocusing_rad"], np.deg2rad(step_deg), "rad"),
     ]  # fmt: skip
     limits = {"refocusing_rad": (np.deg2rad(10.0), np.pi)}
     made = optimise_design(

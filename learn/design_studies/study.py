@@ -87,8 +87,13 @@ def draw(study: Study) -> Any:
     from matplotlib.figure import Figure
 
     panels = [*study.panels, _loss(study.design)]
-    figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
-    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+    columns = 3 if len(panels) != 4 else 2
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.4 * columns, 3.2 * rows), layout="constrained")
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in all_axes[len(panels) :]:
+        axes.remove()
+    for axes, panel in zip(all_axes, panels, strict=False):
         for line in panel.lines:
             axes.plot(
                 np.asarray(line.x), np.asarray(line.y), line.style,
@@ -117,7 +122,7 @@ def _loss(design: Design) -> Panel:
 
 def degrees(flip_rad: ArrayLike) -> np.ndarray:
     """Flip angles for people."""
-    return np.asarray(np.rad2deg(flip_rad))
+    return np.asarray(np.rad2deg(np.asarray(flip_rad)))
 
 
 def mean(values: ArrayLike) -> float:

@@ -45,8 +45,8 @@ def vfa(
     Raises InputError for times out of range, and fewer than two flips.
     """
     check_time_s("vfa: t1_s", list(t1_s), low=1e-3)
-    check_time_s("vfa: tr_s", tr_s, low=1e-4)
-    check_range("vfa: flips", flips, 2, 16, "flip angles", "two unknowns, T1 and m0")
+    check_range("vfa: tr_s", tr_s, 1e-4, 5.0, "s", "milliseconds given for seconds")
+    check_range("vfa: flips", flips, 2.0, 16.0, "flip angles", "two unknowns, T1 and m0")
     q = mr.Tissue(t1_s=jnp.asarray(t1_s), t2_s=jnp.asarray(t1_s) / 10)
     loss = mr.uncertainty(q, ["t1_s"], noise_sd=1e-3)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import equinox as eqx
 import jax
@@ -111,7 +111,7 @@ class Train(Sequence):
         around = Surroundings(self.moment_rad_per_mm, waves, self.pulse_s)
         states, seen, filled = epg.equilibrium(tissue, len(waves)), [], 1
         for block in self.blocks:
-            if isinstance(block, Block) and block.one_axis and not epg.has_pools(tissue):
+            if self._is_about_one_axis(block) and not epg.has_pools(tissue):
                 seen.append(self._about_one_axis(block, tissue, states, filled, len(waves)))
                 continue
             states, echoes = block.play(tissue, states, around)
@@ -146,15 +146,21 @@ class Train(Sequence):
             return Wavevectors.of_ticks(most if self.reach is None else min(self.reach, most))
         return Wavevectors.timed(timing.moves(self.blocks), MOST_NET_TIMES)
 
+    def _is_about_one_axis(self, block: Part) -> TypeGuard[Block]:
+        """And how long each gradient lasts, which diffusion sees, is the same."""
+        if not isinstance(block, Block):
+            return False
+        known = block.alike or block.on_resonance or self.moment_rad_per_mm is None
+        return block.one_axis and known
+
     def _about_one_axis(
         self, block: Block, tissue: Tissue, states: States, filled: int, orders: int
     ) -> Complex[Array, "readouts voxels"]:
-        each = block.on_resonance or not (block.alike or self.moment_rad_per_mm is None)
         train = gradient_train(
             tissue,
             states.longitudinal.real[:filled],
             block.flip_rad,
-            block.times_s if each else block.times_s[0],
+            block.times_s if block.on_resonance else block.times_s[0],
             self.moment_rad_per_mm,
             orders,
         )

@@ -59,7 +59,7 @@ def quadratic(**given):
         (Constraint("sum", lambda x, p: jnp.sum(x), "equal to", 3.0), [2, 1, 0]),
         (Constraint("sum", lambda x, p: jnp.sum(x), "at most", 4.5), [2.5, 1.5, 0.5]),
         (Constraint("last", lambda x, p: x[2], "at least", 2.0), [3, 2, 2]),
-        (smooth("x", 0.5), [2.5, 2.0, 1.5]),
+        (smooth("x", lambda p: p["x"], 0.5), [2.5, 2.0, 1.5]),
         (spaced("x", 1.0), [1.0, 2.0, 3.0]),
     ],
     ids=["equality", "at most", "at least", "smooth", "spaced"],
@@ -72,9 +72,9 @@ def test_constrained_minima_are_those_of_lagrange(constraint, expected):
 
 
 def test_rounding_down_where_the_nearest_would_break_a_limit():
-    total = Constraint("sum", lambda x, p: jnp.sum(x), "at most", 4.3)
-    made = quadratic(constraints=[total], raster={"x": 0.4})
-    np.testing.assert_allclose(made.theta, [2.4, 1.2, 0.4], atol=1e-9)
+    total = Constraint("sum", lambda x, p: jnp.sum(x), "at most", 4.5)
+    made = quadratic(constraints=[total], raster={"x": 0.7})
+    np.testing.assert_allclose(made.theta, [2.1, 1.4, 0.0], atol=1e-9)
     assert made.after > made.unrounded
 
 

@@ -50,7 +50,7 @@ def test_widths_of_point_spreads():
 
 @pytest.fixture(scope="module")
 def sharp():
-    return studies.fse(echoes=16, echo_spacing_s=0.012, steps=200)
+    return studies.fse(echoes=32, echo_spacing_s=0.0075, steps=50)
 
 
 def test_a_refocusing_train_sharpens_at_equal_power_and_signal(sharp):
@@ -69,13 +69,13 @@ def test_a_refocusing_train_sharpens_at_equal_power_and_signal(sharp):
 def test_the_train_passes_pulseqs_checks_and_is_read_back(sharp, tmp_path):
     path = tmp_path / "train.seq"
     mr.io.write_pulseq(sharp.design.theta, path)
-    assert read_pulseq(path).duration_s > 16 * 0.012
+    assert read_pulseq(path).duration_s > 32 * 0.0075
 
 
 @pytest.fixture(scope="module")
 def fingerprint():
     q = mr.Tissue(t1_s=[0.8, 1.2], t2_s=[0.05, 0.08])
-    return studies.fingerprint(60, q=q, noise_sd=1e-3, step_deg=20.0, steps=60, draws=400)
+    return studies.fingerprint(60, q=q, noise_sd=1e-3, steps=40, draws=400)
 
 
 def test_fingerprints_err_as_the_bound_says(fingerprint):
@@ -84,14 +84,14 @@ def test_fingerprints_err_as_the_bound_says(fingerprint):
         bound, fitted = found[f"sd of {name}, bound"], found[f"sd of {name}, fitted"]
         assert fitted.before == pytest.approx(bound.before, rel=0.1)
         assert fitted.after == pytest.approx(bound.after, rel=0.1)
-    assert found["sd of T2, bound"].before > 1.2 * found["sd of T2, bound"].after
+    assert found["sd of T2, bound"].before > 1.1 * found["sd of T2, bound"].after
 
 
 def test_fingerprints_keep_time_flips_and_raster(fingerprint):
     time = rows(fingerprint)["scan time"]
     assert time.after <= time.before * (1 + 1e-9)
     p = fingerprint.design.variables
-    assert float(p["flip_rad"].max()) <= np.deg2rad(70) * (1 + 1e-9)
+    assert float(p["knots_rad"].max()) <= np.deg2rad(70) * (1 + 1e-9)
     ticks = np.asarray(p["tr_s"]) / 1e-5
     np.testing.assert_allclose(ticks, np.round(ticks), atol=1e-6)
 
@@ -127,7 +127,7 @@ def test_figures_and_numbers_of_a_study(sharp):
     figure = studies.draw(sharp)
     assert [axes.get_title() for axes in figure.axes][-1] == "loss"
     plain = sharp.plain()
-    assert len(plain["variables"]["refocusing_rad"]) == 16
+    assert len(plain["variables"]["refocusing_rad"]) == 32
     assert plain["loss"]["after"] == sharp.design.after
 
 
