@@ -6,13 +6,15 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
    epg, bloch                the engines: extended phase graphs, isochromats
    steady_state              closed forms of steady states and recoveries
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
-   mapping                   q from measurements, with its standard deviation
+q  fit, mapping              q from x, with its standard deviation: any sequence, any model
+   apparent_diffusion        its fast path for ADC
    information, cramer_rao   how well θ could determine q
    Volume, units, io         images in space, constants and range checks, files
    use_cores                 every core of a processor as a device
 """
 
 from mrphys import (
+    apparent_diffusion,
     bloch,
     coils,
     epg,
@@ -32,6 +34,7 @@ from mrphys.devices import use_cores
 from mrphys.errors import InputError, Problem
 from mrphys.exchange import Pool, SemiSolid
 from mrphys.information import cramer_rao
+from mrphys.mapping import Estimate, fit
 from mrphys.scan import simulate_scan
 from mrphys.simulate import jacobian, simulate
 from mrphys.spins import SpinCloud
@@ -40,6 +43,7 @@ from mrphys.volume import Volume
 
 __version__ = "0.1.0"
 __all__ = [
+    "Estimate",
     "InputError",
     "Pool",
     "Problem",
@@ -47,11 +51,13 @@ __all__ = [
     "SpinCloud",
     "Tissue",
     "Volume",
+    "apparent_diffusion",
     "bloch",
     "coils",
     "cramer_rao",
     "epg",
     "exchange",
+    "fit",
     "information",
     "io",
     "jacobian",
