@@ -361,3 +361,23 @@ _ALL = (
 )
 MODELS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
 SUFFIXES = {suffix: name for name, model in MODELS.items() for suffix in model.suffixes}
+
+
+def likely_model(series: Series) -> str | None:
+    """The model of a series by its suffix, else by what its images differ in; None if unclear."""
+    if series.suffix:
+        return SUFFIXES.get(series.suffix)
+    about = str((series.about or {}).get("ScanningSequence", ""))
+    echoes = "mese" if "SE" in about else "megre" if "GR" in about else None
+    by_setting = {
+        B_VALUE: "adc",
+        "InversionTime": "irt1",
+        "FlipAngle": "vfa",
+        "EchoTime": echoes,
+    }
+    varied = [
+        name
+        for name, values in series.settings.items()
+        if name in by_setting and np.unique(values).size > 1
+    ]
+    return by_setting[varied[0]] if len(varied) == 1 else None

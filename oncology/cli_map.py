@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mrphys.errors import InputError, Problem
-from mrphys.protocols import MODELS, SUFFIXES
+from mrphys.protocols import MODELS, SUFFIXES, likely_model
 
 EPILOG = "\n\n".join(
     [
@@ -136,13 +136,24 @@ def map_series(
 def _read(paths: list[Path], model: str | None) -> tuple[Any, str]:
     """The one series meant, and the model for it."""
     from mrphys.io.bids import find_collections, read_collection
+    from mrphys.io.dicom import find_dicom, read_dicom
 
+    where = ", ".join(map(str, paths))
+    images = [path for path in paths if path.is_dir() or ".nii" in path.suffixes]
+    bids = len(images) == len(paths) and find_collections(images, [*SUFFIXES])
+    if not bids and find_dicom(paths):
+        series = read_dicom(paths)
+        name = model or likely_model(series)
+        if name is None:
+            varied = [n for n, v in series.settings.items() if np.unique(v).size > 1]
+            found = f"{series.readouts} images that differ in {', '.join(varied) or 'nothing'}"
+            raise InputError(Problem(where, found, f"--model, of {', '.join(MODELS)}"))
+        return series, name
     found = find_collections(paths, [*SUFFIXES])
     wanted = ["MESE"] if model == "epg" else [*MODELS[model].suffixes] if model else [*SUFFIXES]
     fitting = [one for one in found if one.suffix in wanted]
     if model and not fitting:
         fitting = [one for one in found if not one.suffix]
-    where = ", ".join(map(str, paths))
     if len(fitting) != 1:
         there = "; ".join(f"{one} ({len(one.files)} images)" for one in fitting or found)
         cause = "several scans in the folder: --model chooses one, or images by name"

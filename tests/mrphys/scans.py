@@ -28,12 +28,20 @@ def noisy(signal, noise_sd: float, seed: int = 0) -> np.ndarray:
     return signal + noise_sd * (rng.normal(size=signal.shape) + 1j * rng.normal(size=signal.shape))
 
 
-def diffusion(folder: Path, noise_sd: float = 4.0, shape=(12, 10, 2)) -> np.ndarray:
-    """A dwi series of a block of tissue in air; returns its ADC in mm²/s, 0 in air."""
-    adc = np.zeros(shape)
-    adc[2:-2, 2:-2] = np.linspace(0.6e-3, 2e-3, shape[0] - 4)[:, None, None]
-    b = np.array([0.0, 300.0, 700.0, 1000.0])
-    x = np.where(adc[..., None] > 0, 400.0 * np.exp(-b * adc[..., None]), 0.0)
-    put(folder, "sub-01_dwi", np.abs(noisy(x, noise_sd)), {"EchoTime": 0.07})
-    (folder / "sub-01_dwi.bval").write_text("0 300 700 1000\n")
+B_S_PER_MM2 = (0.0, 300.0, 700.0, 1000.0)
+
+
+def diffusion_images(noise_sd: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
+    """ADC in mm²/s of a block of tissue, 0 in the air around, and magnitudes of each b-value."""
+    adc = np.zeros((12, 10, 2))
+    adc[2:-2, 2:-2] = np.linspace(0.6e-3, 2e-3, 8)[:, None, None]
+    signal = 400.0 * np.exp(-np.array(B_S_PER_MM2) * adc[..., None])
+    return adc, np.abs(noisy(np.where(adc[..., None] > 0, signal, 0.0), noise_sd))
+
+
+def diffusion(folder: Path, noise_sd: float = 4.0) -> np.ndarray:
+    """The same as a series on disk; returns the ADC."""
+    adc, images = diffusion_images(noise_sd)
+    put(folder, "sub-01_dwi", images, {"EchoTime": 0.07})
+    (folder / "sub-01_dwi.bval").write_text(" ".join(map(str, B_S_PER_MM2)))
     return adc

@@ -10,7 +10,8 @@ from mrphys.errors import InputError
 from mrphys.io.nifti import read_nifti
 from mrphys.protocols import MODELS
 from oncology.cli import app
-from tests.mrphys.scans import diffusion, put
+from tests.mrphys.dicom_files import classic
+from tests.mrphys.scans import B_S_PER_MM2, diffusion, diffusion_images, put
 
 
 def call(*arguments):
@@ -38,6 +39,22 @@ def test_a_folder_becomes_maps_a_picture_and_a_summary(tmp_path):
     assert any(name.endswith("dwi.nii.gz") for name in found["provenance"]["inputs"])
     shown = call(tmp_path / "sub-01", "--out", out).output
     assert all(word in shown for word in ("ADC", "mm^2/s", "fitted", "noise sd", "sub-01_ADC.png"))
+
+
+def test_a_dicom_folder_too(tmp_path):
+    adc, images = diffusion_images()
+    weights = [{"DiffusionBValue": b, "EchoTime": 70.0} for b in B_S_PER_MM2]
+    classic(tmp_path / "7", np.rint(images), weights)
+    done = call(tmp_path / "7", "--out", tmp_path / "out", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["model"], found["series"]) == ("adc", "a-scan")
+    assert found["parameters"]["ADC"]["median"] == pytest.approx(np.median(adc[adc > 0]), rel=0.05)
+    said = json.loads((tmp_path / "out" / "a-scan_ADC.json").read_text())
+    assert said["MagneticFieldStrength"] == 3.0 and len(said["Sources"]) == 8
+    classic(tmp_path / "8", images[..., :2], weights[:1] * 2)
+    with pytest.raises(InputError, match=r"differ in nothing.*--model"):
+        raise call(tmp_path / "8").exception or AssertionError
 
 
 @pytest.mark.parametrize(
