@@ -20,6 +20,7 @@ LIMITS = {
     "RepetitionTimePreparation": (1e-4, 60.0, "s", MS),
     "RepetitionTime": (1e-4, 60.0, "s", MS),
     "FlipAngle": (0.0, 360.0, "degrees", "a field in other units"),
+    "VolumeTiming": (0.0, 36000.0, "s", MS),
 }
 """Settings that images may differ in, by their BIDS names: least, most, unit, why others appear."""
 B_VALUE = "DiffusionBValue"
