@@ -8,6 +8,7 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC
+   protocols, maps           from a scanner's files to maps: one table of models, noise found
    information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
    Volume, units, io         images in space, constants and range checks, files
    use_cores                 every core of a processor as a device

@@ -234,6 +234,8 @@ def _fitted(plan, rows, flat, noise_sd, progress) -> Estimate:
     """All voxels, piece by piece; pieces are of one size, so that one program serves all."""
     size = min(PIECE, flat.size)
     found, done = [], 0
+    if progress is not None:
+        progress(0, flat.size)
     for start in range(0, flat.size, size):
         taken = flat[start : start + size]
         padded = np.pad(taken, (0, size - taken.size), "edge")

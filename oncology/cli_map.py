@@ -104,14 +104,13 @@ def map_series(
         TimeElapsedColumn(),
     )
     with jax.enable_x64(False), Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(f"fitting {name}: voxels", total=None)
-        made = make_maps(
-            series,
-            MODELS[name],
-            noise_sd=noise,
-            progress=lambda done, of: progress.update(bar, completed=done, total=of),
-            **maps_of,
-        )
+
+        def report(done: int, of: int) -> None:
+            if not progress.tasks:
+                progress.add_task(f"fitting {name}: voxels")
+            progress.update(progress.tasks[0].id, completed=done, total=of)
+
+        made = make_maps(series, MODELS[name], noise_sd=noise, progress=report, **maps_of)
     stem = series.name or "map"
     inputs = [*series.files, *(path for path in (mask, b1) if path is not None)]
     source = provenance(inputs, seconds=round(time.time() - started, 1))
