@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import equinox as eqx
 import jax
@@ -134,8 +135,8 @@ def make_maps(
     return Maps(
         plan.series,
         protocol,
-        {o: image(o.scale * getattr(estimate.value, o.field)) for o in written},
-        {o: image(o.scale * getattr(estimate.sd, o.field)) for o in written},
+        {o: image(o.scale * attrgetter(o.field)(estimate.value)) for o in written},
+        {o: image(o.scale * attrgetter(o.field)(estimate.sd)) for o in written},
         image(estimate.residual),
         status.reshape(inside.shape),
         float(noise_sd),
@@ -200,7 +201,7 @@ def _with_b1(plan: Plan, protocol: Protocol, b1: Volume, inside: np.ndarray, cou
         raise InputError(Problem("b1", found, expected, cause))
     values = values * scale
     if not b1.same_grid(grid):
-        values = np.asarray(b1.with_data(values).resample_to((grid.affine, grid.shape)).data)
+        values = _moved(b1.with_data(values), grid)
     unknown = inside & ~((values > 0.05) & (values <= 5.0))
     counts["without b1"] = int(unknown.sum())
     if unknown.sum() > 0.5 * inside.sum():
@@ -211,6 +212,14 @@ def _with_b1(plan: Plan, protocol: Protocol, b1: Volume, inside: np.ndarray, cou
     known = eqx.tree_at(lambda q: q.b1, plan.known, field)
     free = tuple(name for name in plan.free if name != "b1")
     return plan._replace(known=known, free=free), inside & ~unknown
+
+
+def _moved(b1: Volume, grid: Volume) -> np.ndarray:
+    """At the voxels of another grid, of the voxels where it is known; 0 where these are few."""
+    known = b1.with_data((np.asarray(b1.data) > 0).astype(np.float32))
+    place = (grid.affine, grid.shape)
+    total, share = (np.asarray(v.resample_to(place).data) for v in (b1, known))
+    return np.where(share > 0.25, total / np.maximum(share, 0.25), 0.0)
 
 
 def _rows(plan: Plan, taken: np.ndarray) -> eqx.Module:

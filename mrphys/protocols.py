@@ -145,6 +145,7 @@ class Some(eqx.Module):
 
 
 def _vfa(series: Series) -> Plan:
+    series = series.magnitudes() if series.is_complex else series
     flips = series.each("FlipAngle", most=180.0)
     _distinct(series, "FlipAngle", flips, 2)
     tr = series.one("RepetitionTimeExcitation", "RepetitionTime", most=1.0)
@@ -231,6 +232,7 @@ def _megre(series: Series) -> Plan:
 
 
 def _adc(series: Series) -> Plan:
+    series = series.magnitudes() if series.is_complex else series
     b = series.each(B_VALUE)
     _distinct(series, "b-values", b, 2)
     theta = _closed_form(Attenuation(jnp.asarray(b)), b.size)
@@ -238,6 +240,7 @@ def _adc(series: Series) -> Plan:
 
 
 def _double_angle(series: Series) -> Plan:
+    series = series.magnitudes() if series.is_complex else series
     flips = series.each("FlipAngle")
     _distinct(series, "FlipAngle", flips, 2)
     theta = _closed_form(Excitation(jnp.asarray(np.deg2rad(flips))), flips.size)
@@ -246,6 +249,7 @@ def _double_angle(series: Series) -> Plan:
 
 
 def _actual_flip(series: Series) -> Plan:
+    series = series.magnitudes() if series.is_complex else series
     series = series.sorted_by("RepetitionTimeExcitation", "RepetitionTime")
     times = series.each("RepetitionTimeExcitation", "RepetitionTime", most=2.0)
     _distinct(series, "RepetitionTimeExcitation", times, 2)

@@ -109,6 +109,10 @@ class Series:
             directions=None if self.directions is None else self.directions[order],
         )
 
+    def magnitudes(self) -> "Series":
+        """Without phase: of images taken one by one it is not the same from one to the next."""
+        return replace(self, images=self.images.with_data(np.abs(self.images.data)))
+
     @property
     def where(self) -> str:
         """For messages."""

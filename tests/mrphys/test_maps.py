@@ -213,9 +213,12 @@ def test_flip_angles_are_corrected_by_a_map_on_another_grid():
     x = 500.0 * np.sin(angle) * (1 - e1) / (1 - e1 * np.cos(angle))
     given = series(x, FlipAngle=flips, RepetitionTimeExcitation=[tr, tr])
     far = Volume(b1, np.eye(4) + np.array([[0, 0, 0, 900.0]] + 3 * [[0.0] * 4]))
-    wider = AFFINE.copy()
-    wider[:3, 3] -= 2 * AFFINE[:3, 0]
-    wider = Volume(np.pad(100 * b1, ((2, 2), (0, 0), (0, 0)), "edge"), wider)
+    # Two voxels more along x, half a voxel aside along y, unknown (0) beside the images.
+    aside = AFFINE.copy()
+    aside[:3, 3] -= AFFINE[:3, :2] @ [2.0, 0.5]
+    known = np.array([0.0, 1.0, 1.0, 0.0])[None, :, None]
+    values = 100 * np.pad(b1[:, :1], ((2, 2), (0, 0), (0, 0)), "edge") * known
+    wider = Volume(values, aside)
     maps = make_maps(given, MODELS["vfa"], b1=wider, noise_sd=0.01)
     t1 = next(iter(maps.values.values()))
     np.testing.assert_allclose(t1, 1.1, rtol=1e-3)
