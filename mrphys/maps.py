@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,7 +19,6 @@ from mrphys.mapping import (
     FAILED,
     ILL_DETERMINED,
     MASKED,
-    Estimate,
     fit,
 )
 from mrphys.noise import background_sd
@@ -70,7 +70,12 @@ class Maps:
     @property
     def determined(self) -> Bool[np.ndarray, "x y z"]:
         """Voxels whose values and sds stand."""
-        return self.status == CONVERGED
+        return np.isin(self.status, [CONVERGED, *dict(self.protocol.status)])
+
+    @property
+    def levels(self) -> dict[int, str]:
+        """What each status means."""
+        return STATUS | dict(self.protocol.status)
 
     @property
     def misfit(self) -> float | None:
@@ -120,7 +125,8 @@ def make_maps(
         cause = "a mask of another image, or a noise sd in other units"
         raise InputError(Problem(series.where, f"no voxel to fit: {found}", "some", cause))
     flat = np.flatnonzero(inside)
-    estimate = _fitted(plan, data.reshape(-1, data.shape[-1]), flat, noise_sd, progress)
+    written = [output for output in protocol.outputs if output.field in plan.free]
+    found = _fitted(plan, written, data.reshape(-1, data.shape[-1]), flat, noise_sd, progress)
 
     def image(rows, dtype=np.float32) -> np.ndarray:
         whole = np.zeros(inside.size, dtype)
@@ -128,16 +134,16 @@ def make_maps(
         return whole.reshape(inside.shape)
 
     status = np.full(inside.size, MASKED, np.uint8)
-    status[flat] = np.asarray(estimate.status)
-    for code in (CONVERGED, AT_BOUNDARY, ILL_DETERMINED, FAILED):
-        counts[STATUS[code].partition(":")[0]] = int((status == code).sum())
-    written = [output for output in protocol.outputs if output.field in plan.free]
+    status[flat] = found.status
+    for code, text in (STATUS | dict(protocol.status)).items():
+        if code != MASKED:
+            counts[text.partition(":")[0]] = int((status == code).sum())
     return Maps(
         plan.series,
         protocol,
-        {o: image(o.scale * attrgetter(o.field)(estimate.value)) for o in written},
-        {o: image(o.scale * attrgetter(o.field)(estimate.sd)) for o in written},
-        image(estimate.residual),
+        {o: image(o.scale * value) for o, value in zip(written, found.values, strict=True)},
+        {o: image(o.scale * sd) for o, sd in zip(written, found.sds, strict=True)},
+        image(found.residual),
         status.reshape(inside.shape),
         float(noise_sd),
         source,
@@ -149,7 +155,8 @@ def make_maps(
 def _spare(plan: Plan) -> int:
     """Real numbers measured beyond those to be found."""
     series = plan.series
-    return series.readouts * (1 + series.is_complex) - len(plan.free) - series.is_complex
+    unknowns = len(plan.free) + series.is_complex if plan.unknowns is None else plan.unknowns
+    return series.readouts * (1 + series.is_complex) - unknowns
 
 
 def _typical_sd(residual: np.ndarray, spare: int) -> float:
@@ -227,7 +234,9 @@ def _rows(plan: Plan, taken: np.ndarray) -> eqx.Module:
     return jax.tree.map(lambda v: v[taken] if jnp.ndim(v) else v, plan.known)
 
 
-def _fit(plan: Plan, x: np.ndarray, taken: np.ndarray, noise_sd, rician=None) -> Estimate:
+def _fit(plan: Plan, x: np.ndarray, taken: np.ndarray, noise_sd, rician=None) -> Any:
+    if plan.fit is not None:
+        return plan.fit(plan.theta, jnp.asarray(x), noise_sd)
     return fit(
         plan.theta,
         jnp.asarray(x),
@@ -239,21 +248,35 @@ def _fit(plan: Plan, x: np.ndarray, taken: np.ndarray, noise_sd, rician=None) ->
     )
 
 
-def _fitted(plan, rows, flat, noise_sd, progress) -> Estimate:
+class _Found(NamedTuple):
+    """Of a row of voxels: values and sds of each output."""
+
+    values: tuple[np.ndarray, ...]
+    sds: tuple[np.ndarray, ...]
+    residual: np.ndarray
+    status: np.ndarray
+
+
+def _fitted(plan, outputs, rows, flat, noise_sd, progress) -> _Found:
     """All voxels, piece by piece; pieces are of one size, so that one program serves all."""
     size = min(PIECE, flat.size)
-    found, done = [], 0
+    pieces, done = [], 0
     if progress is not None:
         progress(0, flat.size)
     for start in range(0, flat.size, size):
         taken = flat[start : start + size]
         padded = np.pad(taken, (0, size - taken.size), "edge")
-        piece = _fit(plan, rows[padded], padded, noise_sd)
-        found.append(jax.tree.map(lambda v, n=taken.size: np.broadcast_to(v, size)[:n], piece))
+        made = _fit(plan, rows[padded], padded, noise_sd)
+        values, sds = (
+            tuple(np.asarray(attrgetter(output.field)(q))[: taken.size] for output in outputs)
+            for q in (made.value, made.sd)
+        )
+        left, status = (np.asarray(v)[: taken.size] for v in (made.residual, made.status))
+        pieces.append(_Found(values, sds, left, status))
         done += taken.size
         if progress is not None:
             progress(done, flat.size)
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
 
 
 def _noise(plan: Plan, data: np.ndarray, inside: np.ndarray) -> tuple[float, str]:

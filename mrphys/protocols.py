@@ -20,7 +20,6 @@ from mrphys.sequence.repeated import repeated
 from mrphys.sequence.train import block
 from mrphys.series import B_VALUE, Series
 from mrphys.tissue import Tissue
-from mrphys.voxelwise import Model
 
 T1_S, T2_S = 1.0, 0.08
 """Taken where a signal hardly depends on them."""
@@ -38,13 +37,20 @@ class Output(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What `mrphys.fit` is told: θ, the unknowns, q otherwise, bounds; readouts in its order."""
+    """What `mrphys.fit` is told: θ, the unknowns, q otherwise, bounds; readouts in its order.
 
-    theta: Model
+    fit       a fast path in its place, of (θ, x, noise_sd), noise_sd None where it is to be found:
+              its result has `value` and `sd` with the outputs as fields, `residual` and `status`
+    unknowns  real numbers it finds in each voxel; as many as are free unless given
+    """
+
+    theta: Any
     free: tuple[str, ...]
     series: Series
     known: eqx.Module
     bounds: dict[str, tuple[float, float]]
+    fit: Callable[[Any, Array, Any], Any] | None = None
+    unknowns: int | None = None
 
 
 class Protocol(NamedTuple):
@@ -52,6 +58,7 @@ class Protocol(NamedTuple):
 
     plan    of a series, raising InputError where settings are missing or make no sense
     b1      whether a map of the transmit field helps: a field of `Plan.known` then
+    status  what its fit tells of voxels beyond `mrphys.mapping`, whose values stand
     """
 
     name: str
@@ -62,6 +69,7 @@ class Protocol(NamedTuple):
     reference: str
     plan: Callable[[Series], Plan]
     b1: bool = False
+    status: tuple[tuple[int, str], ...] = ()
 
 
 def _complex(x: Array) -> Complex[Array, "..."]:

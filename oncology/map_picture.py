@@ -21,6 +21,7 @@ COLOURS = {
     MASKED: ("not fitted", "#202020"),
 }
 """Okabe and Ito 2008, distinguishable under every common colour blindness."""
+OTHER = "#56B4E9"
 UNITS = {"mm^2/s": "mm²/s", "percent": "%", "arbitrary": "a.u."}
 
 
@@ -82,14 +83,16 @@ def draw_maps(maps: Maps, title: str) -> "Figure":
     brightest = np.nan_to_num(np.abs(np.asarray(grid.data)).max(axis=-1))
     most = float(np.percentile(brightest, 99.5)) or 1.0
     show((rows - 1, 0), brightest, middle, "brightest image", cmap="gray", vmin=0.0, vmax=most)
-    codes = sorted(COLOURS)
-    palette = ListedColormap([COLOURS[code][1] for code in codes])
+    more = {code: (text.partition(":")[0], OTHER) for code, text in maps.protocol.status}
+    colours = COLOURS | more
+    codes = sorted(colours)
+    palette = ListedColormap([colours[code][1] for code in codes])
     index = np.searchsorted(codes, maps.status).astype(float)
     how = {"cmap": palette, "vmin": -0.5, "vmax": len(codes) - 0.5}
     state = show((rows - 1, 1), index, middle, "status", **how)
     keys = [
         Patch(color=colour, label=label)
-        for code, (label, colour) in COLOURS.items()
+        for code, (label, colour) in colours.items()
         if (maps.status == code).any()
     ]
     state.axes.legend(

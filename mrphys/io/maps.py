@@ -12,7 +12,7 @@ import numpy as np
 import mrphys
 from mrphys.io.nifti import write_nifti
 from mrphys.io.output import prepare_output_folder
-from mrphys.maps import STATUS, Maps
+from mrphys.maps import Maps
 from mrphys.protocols import Output
 
 CARRIED = (
@@ -80,7 +80,7 @@ def _images(maps: Maps, stem: str) -> Iterator[_Image]:
     first: Output = next(iter(maps.values))
     what = f"sd of what the model leaves over, {maps.noise_sd:.4g} where it holds"
     yield _Image(f"{stem}_desc-residual_{first.suffix}", maps.residual, "arbitrary", what, {})
-    levels = {"Levels": {str(code): text for code, text in STATUS.items()}}
+    levels = {"Levels": {str(code): text for code, text in maps.levels.items()}}
     name = f"{stem}_desc-status_{first.suffix}"
     yield _Image(name, maps.status, "1", "what became of each voxel", levels)
 

@@ -1,5 +1,6 @@
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,7 +15,7 @@ from mrphys.io.bids import find_collections, read_collection
 from mrphys.io.maps import write_maps
 from mrphys.io.nifti import read_nifti
 from mrphys.maps import make_maps
-from mrphys.protocols import MODELS, SUFFIXES
+from mrphys.protocols import MODELS, SUFFIXES, Output, Plan, Protocol
 from mrphys.series import Series
 from mrphys.tissue import Tissue
 from mrphys.volume import Volume
@@ -225,6 +226,35 @@ def test_flip_angles_are_corrected_by_a_map_on_another_grid():
     for wrong, says in ((far, "covers"), (Volume(b1 * 10, AFFINE), "angles or volts")):
         with pytest.raises(InputError, match=says):
             make_maps(given, MODELS["vfa"], b1=wrong, noise_sd=0.01)
+
+
+class Means(NamedTuple):
+    value: Any
+    sd: Any
+    residual: Any
+    status: Any
+
+
+def test_a_protocol_may_bring_a_fit_of_its_own():
+    def mean(scale, x, noise_sd):
+        assert noise_sd is None or noise_sd > 0
+        value = SimpleNamespace(level=scale * jnp.mean(x, axis=1))
+        sd = SimpleNamespace(level=scale * jnp.full(len(x), 1.0 if noise_sd is None else noise_sd))
+        return Means(value, sd, jnp.std(x, axis=1, ddof=1), jnp.where(x[:, 0] > 60, 5, 0))
+
+    def plan(given):
+        return Plan(2.0, ("level",), given, Tissue(t1_s=1.0, t2_s=0.1), {}, mean, unknowns=1)
+
+    level = Output("level", "level", "arbitrary", "a mean", 10.0)
+    status = ((5, "bright: more than most"),)
+    own = Protocol("mean", (), "means", (level,), "a mean", "", plan, status=status)
+    x = np.abs(noisy(np.full((20, 20, 2, 6), 50.0), 1.0))
+    x[0, 0, 0, 0], x[1, 0, 0] = 61.0, 0.0
+    maps = make_maps(series(x), own)
+    assert maps.counts["bright"] == 1 and maps.counts["fitted"] == 798
+    assert maps.determined.sum() == 799 and maps.levels[5] == status[0][1]
+    np.testing.assert_allclose(maps.values[level], 20 * x.mean(axis=3), rtol=1e-5)
+    assert maps.noise_sd == pytest.approx(1.0, rel=0.05) == maps.misfit
 
 
 @pytest.mark.parametrize(
