@@ -24,6 +24,8 @@ from mrphys.tissue import Tissue
 T1_S, T2_S = 1.0, 0.08
 """Taken where a signal hardly depends on them."""
 MOST_B1 = 2.0
+INVERSION = 0.96
+"""Of an adiabatic pulse (Marques et al. 2010)."""
 
 
 class Output(NamedTuple):
@@ -136,20 +138,43 @@ class Recovery(eqx.Module):
         return _complex(q.m0 * (1 - q.depth * jnp.exp(-self.ti_s / q.t1_s)))
 
 
-class Some(eqx.Module):
-    """Some of the readouts of a sequence."""
+class TwoTrains(eqx.Module):
+    """MP2RAGE in its steady state: the centre of each of two spoiled trains of `shots` pulses.
 
-    theta: sequence.Sequence
-    taken: tuple[int, ...] = eqx.field(static=True)
+    Before pulse j of a train that starts with M, in units of m0,
 
-    @property
-    def averages(self) -> Float[Array, " readouts"]:
-        """Of those taken."""
-        return self.theta.averages[np.array(self.taken)]
+        M_j = M c^j + (1 - E) (1 - c^j) / (1 - c),   c = E cos(b1 α),   E = exp(-spacing / T1)
 
-    def signals(self, rows: Tissue, /) -> Complex[Array, "voxels readouts"]:
-        """Of a row of voxels."""
-        return self.theta.signals(rows)[:, np.array(self.taken)]
+    with recovery in the gaps before, between and after the trains. The inversion is adiabatic: it
+    turns M to -0.96 M whatever the transmit field.
+    """
+
+    flip_rad: Float[Array, "2"]
+    gaps_s: Float[Array, "3"]
+    spacing_s: Float[Array, ""]
+    before: int = eqx.field(static=True)
+    shots: int = eqx.field(static=True)
+
+    def __call__(self, q: Tissue) -> Complex[Array, "2"]:
+        e, rest = jnp.exp(-self.spacing_s / q.t1_s), jnp.exp(-self.gaps_s / q.t1_s)
+        angle = q.b1.real * self.flip_rad
+
+        def train(state, i: int, pulses: int):
+            """M = slope M(TR before) + shift after some pulses of a train."""
+            c = e * jnp.cos(angle[i])
+            left = c**pulses
+            return left * state[0], left * state[1] + (1 - e) * (1 - left) / (1 - c)
+
+        def recovered(state, i: int):
+            return rest[i] * state[0], rest[i] * state[1] + 1 - rest[i]
+
+        first = recovered((-INVERSION, jnp.zeros_like(e)), 0)
+        second = recovered(train(first, 0, self.shots), 1)
+        slope, shift = recovered(train(second, 1, self.shots), 2)
+        steady = shift / (1 - slope)
+        seen = [train(start, i, self.before) for i, start in enumerate((first, second))]
+        m = jnp.stack([slope * steady + shift for slope, shift in seen])
+        return _complex(q.m0 * jnp.sin(angle) * m)
 
 
 def _vfa(series: Series) -> Plan:
@@ -192,15 +217,17 @@ def _mp2rage(series: Series) -> Plan:
         raise InputError(Problem(series.where, f"NumberShots {shots or 'missing'}", expected))
     before, count = round(shots[0]), round(shots[0]) + round(shots[1])
     spacing = series.one("RepetitionTimeExcitation", most=0.5)
-    centre = series.each("InversionTime") + (count // 2 - before) * spacing
-    theta = sequence.mp2rage(
-        ti_s=centre,
-        flip_rad=np.deg2rad(series.each("FlipAngle")),
-        echo_spacing_s=spacing,
-        readouts=count,
-        tr_s=series.one("RepetitionTimePreparation"),
-    )
-    return Plan(Some(theta, (before, count + before)), ("t1_s", "m0"), series, _water(), {})
+    delays, train = series.each("InversionTime"), count * spacing
+    ends = np.array([0.0, *(delays + (count - before) * spacing)])
+    starts = np.array([*(delays - before * spacing), series.one("RepetitionTimePreparation")])
+    gaps = starts - ends
+    if gaps.min() < 0:
+        found = f"trains of {train:.3g} s at {delays[0]:g} and {delays[1]:g} s that do not fit"
+        expected = "room for both after the inversion and before RepetitionTimePreparation"
+        raise InputError(Problem(series.where, found, expected, "other NumberShots, or TI"))
+    flips = jnp.asarray(np.deg2rad(series.each("FlipAngle")))
+    trains = TwoTrains(flips, jnp.asarray(gaps), jnp.asarray(spacing), before, count)
+    return Plan(_closed_form(trains, 2), ("t1_s", "m0"), series, _water(), {})
 
 
 def _mese(series: Series) -> Plan:
@@ -301,7 +328,7 @@ _ALL = (
     Protocol(
         "mp2rage",
         ("MP2RAGE",),
-        "T1 from two complex gradient-echo trains after an inversion; --b1 corrects them",
+        "T1 from two complex gradient-echo trains after an adiabatic inversion; --b1 corrects them",
         (T1, M0),
         NLLS,
         "Marques et al. 2010, doi:10.1016/j.neuroimage.2009.10.002",

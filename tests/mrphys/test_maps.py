@@ -52,8 +52,8 @@ def test_inversion_recovery_is_that_of_the_sequence():
     np.testing.assert_allclose(plan.theta.signals(row)[0], expected.imag, rtol=1e-9)
 
 
-def test_mp2rage_reads_the_centre_of_each_train():
-    """At the TI of the file, with fewer shots before than after."""
+def test_mp2rage_is_the_centre_of_each_train_of_the_sequence():
+    """At the TI of the file, with fewer shots before it than after."""
     given = {
         "InversionTime": [2.7, 0.8],
         "FlipAngle": [6.0, 5.0],
@@ -62,17 +62,20 @@ def test_mp2rage_reads_the_centre_of_each_train():
     }
     data, about = np.ones((1, 1, 1, 2), complex), {"NumberShots": [4, 8]}
     plan = MODELS["mp2rage"].plan(series(data, about=about, **given))
-    partial = {"NumberShots": 16, "SlicePartialFourier": 0.75}
+    delays, b1 = np.array([0.8, 2.7]) + 2 * 0.007, 0.8
     theta = mr.sequence.mp2rage(
-        np.array([0.8, 2.7]) + 2 * 0.007, np.deg2rad([5, 6]), 0.007, 12, 5.0
+        delays, np.deg2rad([5, 6]), 0.007, 12, 5.0, inversion_rad=np.arccos(-0.96) / b1
     )
-    found: Any = plan.theta
-    jax.tree.map(np.testing.assert_allclose, found.theta, theta)
-    assert found.taken == (4, 12 + 4)
+    q = Tissue(t1_s=1.2, t2_s=0.08, m0=2.0, b1=b1)
+    whole = np.asarray(mr.simulate(theta, q)).imag
+    np.testing.assert_allclose(plan.theta.signal(q), whole[[4, 12 + 4]], rtol=1e-9)
+    partial = {"NumberShots": 16, "SlicePartialFourier": 0.75}
     same = MODELS["mp2rage"].plan(series(data, about=partial, **given)).theta
-    assert same.taken == found.taken  # pyright: ignore
+    assert (same.signal.before, same.signal.shots) == (4, 12)
     with pytest.raises(InputError, match=r"magnitude.*part-phase"):
         MODELS["mp2rage"].plan(series(data.real, about=about, **given))
+    with pytest.raises(InputError, match="do not fit"):
+        MODELS["mp2rage"].plan(series(data, about={"NumberShots": [200, 200]}, **given))
 
 
 def test_a_train_is_refocused_by_the_angle_of_the_file():
