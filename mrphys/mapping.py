@@ -134,7 +134,8 @@ def fit(
     mask      True where to fit
     rician    whether x are magnitudes of complex noise, rather than Gaussian. Unless given, they
               are when x is real and f is complex
-    start     q from which to search; the nearest entry of a dictionary when None
+    start     q from which to search, such as `Dictionary.match` finds (`mrphys.fingerprint`); the
+              nearest entry of a small dictionary of its own when None
 
     Levenberg-Marquardt with variable projection. The sds are Cramér-Rao's at the optimum, for
     magnitudes by the Rician information: right where the signal's noise is small enough for the
