@@ -182,7 +182,8 @@ def fit(
     _check_question(ask, data.shape[-1], noise_sd)
     chosen, used = None, None
     if mask is not None and mask.ndim == data.ndim:
-        used, mask = jnp.asarray(mask).reshape(-1, data.shape[-1]), mask.any(axis=-1)
+        used = jnp.asarray(mask).reshape(-1, data.shape[-1])
+        mask = jnp.any(jnp.asarray(mask), axis=-1)
     if mask is not None and not isinstance(mask, Tracer):
         chosen = np.flatnonzero(np.asarray(mask))
 

@@ -159,9 +159,7 @@ class Chunk(eqx.Module):
         one, zero = jnp.ones_like(self.unit), jnp.zeros_like(self.unit)
         alone = ([one if name == other else zero for other in names] for name in names)
         signals = [self.theta.signals(with_fields(q, names, values)) for values in alone]
-        return tuple(
-            self.counted(as_rows(self.theta, self.ask.data, signal)) for signal in signals
-        )
+        return tuple(self.counted(as_rows(self.theta, self.ask.data, signal)) for signal in signals)
 
     def directions(self, basis: tuple[Rows, ...]) -> list[Rows]:
         """What each real number of an amplitude adds to: B_k, and of a complex one i B_k."""
