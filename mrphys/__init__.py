@@ -8,6 +8,7 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC
+   fingerprint               dictionaries and the entries that signals look like
    information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
    Volume, units, io         images in space, constants and range checks, files
    use_cores                 every core of a processor as a device
@@ -19,6 +20,7 @@ from mrphys import (
     coils,
     epg,
     exchange,
+    fingerprint,
     information,
     io,
     mapping,
@@ -59,6 +61,7 @@ __all__ = [
     "cramer_rao",
     "epg",
     "exchange",
+    "fingerprint",
     "fit",
     "information",
     "io",
