@@ -56,7 +56,7 @@ def numbers(net):
     leaves = jax.tree.leaves(nnx.state(net))
     keys = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
     return [
-        np.asarray(jax.random.key_data(leaf) if key else leaf)
+        np.array(jax.random.key_data(leaf) if key else leaf)  # a view would forbid donation
         for leaf, key in zip(leaves, keys, strict=True)
     ]
 
