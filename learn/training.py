@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -74,33 +74,39 @@ class Run(NamedTuple):
         return len(self.losses)
 
 
-@partial(jax.jit, static_argnames=("graph", "loss", "optimiser"), donate_argnames="state")
+Step = Callable[
+    [TrainingState, Any, PRNGKeyArray],
+    tuple[TrainingState, Float[Array, ""], Bool[Array, " leaves"]],
+]
+
+
+@lru_cache(maxsize=32)
 def training_step(
-    state: TrainingState,
-    batch: PyTree,
-    key: PRNGKeyArray,
-    *,
     graph: nnx.GraphDef,
     loss: Callable[[Any, Any, PRNGKeyArray], Float[Array, ""]],
     optimiser: optax.GradientTransformation,
-) -> tuple[TrainingState, Float[Array, ""], Bool[Array, " leaves"]]:
-    """The state after one step of the optimiser down the gradient of loss(net, batch, key).
+) -> Step:
+    """step(state, batch, key), compiled: down the gradient of loss(net, batch, key), once.
 
-    Also the loss before the step, and whether the gradient of each leaf of `params` is finite. The
-    state given is donated: its buffers become those of the state returned. `graph` is the network
-    without its numbers, of `nnx.split`.
+    It gives the state after it, the loss before it, and whether the gradient of each leaf of
+    `params` is finite. The state it is given is donated: its buffers become those of the next.
+    `graph` is a network without its numbers, of `nnx.split`.
     """
 
-    def objective(params: PyTree) -> tuple[Array, PyTree]:
-        net = nnx.merge(graph, params, state.rest, copy=True)
-        value = loss(net, batch, jax.random.fold_in(key, state.step))
-        return value, nnx.split(net, nnx.Param, ...)[2]
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: TrainingState, batch: PyTree, key: PRNGKeyArray):
+        def objective(params: PyTree) -> tuple[Array, PyTree]:
+            net = nnx.merge(graph, params, state.rest, copy=True)
+            value = loss(net, batch, jax.random.fold_in(key, state.step))
+            return value, nnx.split(net, nnx.Param, ...)[2]
 
-    (value, rest), slope = jax.value_and_grad(objective, has_aux=True)(state.params)
-    change, memory = optimiser.update(slope, state.memory, state.params)
-    params: Any = optax.apply_updates(state.params, change)  # pyright: ignore[reportArgumentType]
-    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(slope)])
-    return TrainingState(params, rest, memory, state.step + 1), value, finite
+        (value, rest), slope = jax.value_and_grad(objective, has_aux=True)(state.params)
+        change, memory = optimiser.update(slope, state.memory, state.params)
+        params: Any = optax.apply_updates(state.params, change)  # pyright: ignore[reportArgumentType]
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(slope)])
+        return TrainingState(params, rest, memory, state.step + 1), value, finite
+
+    return step
 
 
 def train(
@@ -142,6 +148,7 @@ def train(
     check_count("train: steps", steps)
     check_count("train: every", every)
     graph, params, rest = nnx.split(net, nnx.Param, ...)
+    one_step = training_step(graph, loss, optimiser)
     start = TrainingState(params, rest, optimiser.init(params), jnp.zeros((), jnp.int32))
     run = Run(_copy(start), _copy((params, rest)), [], {})
     names = ["".join(map(str, path)) for path, _ in jax.tree.leaves_with_path(params)]
@@ -158,9 +165,7 @@ def train(
         state, told = run.state, []
         for step in range(run.done, end):
             batch = _next(batches, step)
-            state, *values = training_step(
-                state, batch, loss_key, graph=graph, loss=loss, optimiser=optimiser
-            )
+            state, *values = one_step(state, batch, loss_key)
             told.append(values)
         losses = [*run.losses, *_finite(told, names, run.done)]
         best, evaluations = (state.params, state.rest), run.evaluations
@@ -178,6 +183,9 @@ def train(
     return Trained(nnx.merge(graph, *_copy(run.best)), np.asarray(run.losses), run.evaluations)
 
 
+_fold = jax.jit(jax.random.fold_in)
+
+
 def _copy(tree: Any) -> Any:
     """Of buffers of its own, which can be donated."""
     return jax.tree.map(jnp.copy, tree)
@@ -186,7 +194,7 @@ def _copy(tree: Any) -> Any:
 def _batches(data: Any, key: PRNGKeyArray, done: int) -> Iterator[Any]:
     """From step `done` on."""
     if callable(data):
-        return (data(jax.random.fold_in(key, step)) for step in count(done))
+        return (data(_fold(key, step)) for step in count(done))
     return islice(_again_and_again(data), done, None)
 
 
