@@ -7,7 +7,7 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
    steady_state              closed forms of steady states and recoveries
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
-   apparent_diffusion        its fast path for ADC
+   apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
    fingerprint               dictionaries and the entries that signals look like
    information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
    Volume, units, io         images in space, constants and range checks, files
@@ -18,11 +18,14 @@ from mrphys import (
     apparent_diffusion,
     bloch,
     coils,
+    diffusion_kurtosis,
+    diffusion_tensor,
     epg,
     exchange,
     fingerprint,
     information,
     io,
+    ivim,
     mapping,
     noise,
     phantom,
@@ -59,12 +62,15 @@ __all__ = [
     "bloch",
     "coils",
     "cramer_rao",
+    "diffusion_kurtosis",
+    "diffusion_tensor",
     "epg",
     "exchange",
     "fingerprint",
     "fit",
     "information",
     "io",
+    "ivim",
     "jacobian",
     "mapping",
     "noise",
