@@ -5,12 +5,14 @@ q  Tissue, tissue, phantom   what each voxel is: literature values, anatomy
 x  simulate                  the noiseless signal;  noise makes it a measurement
    epg, bloch                the engines: extended phase graphs, isochromats
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
-   mapping                   q from measurements, with its standard deviation
+q  fit, mapping              q from x, with its standard deviation: any sequence, any model
+   apparent_diffusion        its fast path for ADC
    information, cramer_rao   how well θ could determine q
    Volume, units, io         images in space, constants and range checks, files
 """
 
 from mrphys import (
+    apparent_diffusion,
     bloch,
     coils,
     epg,
@@ -28,6 +30,7 @@ from mrphys import (
 from mrphys.errors import InputError, Problem
 from mrphys.exchange import Pool, SemiSolid
 from mrphys.information import cramer_rao
+from mrphys.mapping import Estimate, fit
 from mrphys.scan import simulate_scan
 from mrphys.simulate import simulate
 from mrphys.spins import SpinCloud
@@ -36,6 +39,7 @@ from mrphys.volume import Volume
 
 __version__ = "0.1.0"
 __all__ = [
+    "Estimate",
     "InputError",
     "Pool",
     "Problem",
@@ -43,11 +47,13 @@ __all__ = [
     "SpinCloud",
     "Tissue",
     "Volume",
+    "apparent_diffusion",
     "bloch",
     "coils",
     "cramer_rao",
     "epg",
     "exchange",
+    "fit",
     "information",
     "io",
     "mapping",

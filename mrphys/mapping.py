@@ -1,4 +1,9 @@
-"""q from x: the apparent diffusion coefficient of magnitude images, with its standard deviation."""
+"""q from x: maps of any field of a tissue, each with its standard deviation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -7,248 +12,346 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Inexact, Int
 
+from mrphys.bounds import TISSUE, Bounds
 from mrphys.errors import InputError, Problem
-from mrphys.noise import (
-    magnitude,
-    rician_mean,
-    rician_mean_curvature,
-    rician_mean_slope,
-    rician_variance,
-)
-from mrphys.sequence.diffusion import DiffusionWeighted
+from mrphys.simulate import over_voxels
+from mrphys.tissue import Tissue
 from mrphys.units import check_range
+from mrphys.voxelwise import (
+    AT_BOUNDARY,
+    CONVERGED,
+    FAILED,
+    ILL_DETERMINED,
+    MASKED,
+    Given,
+    Model,
+    Question,
+    fit_rows,
+    with_fields,
+)
 
-OK, NOISE_FLOOR, ILL_DETERMINED = 0, 1, 2
+__all__ = [
+    "AT_BOUNDARY",
+    "CONVERGED",
+    "FAILED",
+    "ILL_DETERMINED",
+    "MASKED",
+    "Estimate",
+    "FunctionModel",
+    "Together",
+    "fit",
+]
 
-# The fit counts b in ms/µm² and ADC in µm²/ms, so that both are near 1 in float32.
-_PER_MS = 1e3
-_IMPLAUSIBLE_ADC = 10.0
-_ITERATIONS = 20
-_BLOCK = 4096
+CHUNK = 1024
+"""Voxels fitted together."""
+ITERATIONS = 40
+T1_S, T2_S = 1.0, 0.1
+"""Of tissue of which nothing is said."""
 
 
-class AdcMap(eqx.Module):
-    """An ADC map and how far to trust it. All fields have the voxels' shape.
+class Estimate(eqx.Module):
+    """What a fit found, and how far to trust it. Maps have the voxels' shape.
 
-    adc_mm2_per_s, adc_sd_mm2_per_s  estimate and standard deviation
-    m0, m0_sd                        amplitude at b = 0, relaxation included
-    residual                         reduced χ²; 0 with two readouts, where nothing is left over
-    status                           OK; NOISE_FLOOR: an amplitude is below twice its noise, the
-                                     estimate stands; ILL_DETERMINED: outside the mask, not finite,
-                                     no signal, or no solution with |ADC| < 0.01 mm²/s;
-                                     values 0 and sd infinite
-    noise_floor_bias_mm2_per_s       what an unweighted log-linear fit of the magnitudes would err
-                                     by, in expectation, had the voxel this estimate
+    value      q: free fields estimated, the others as they were given. 0 where masked or failed
+    sd         the standard deviation of each free field of q, infinite where it is not determined;
+               0 of the fields given
+    phase_rad  of each complex amplitude by name; none for magnitudes
+    residual   sd of what the model leaves over, in the signal's units and for its degrees of
+               freedom: near noise_sd where the model holds. 0 where nothing can be left over
+    noise_sd   as given, or the residual where it was not
+    status     CONVERGED; AT_BOUNDARY: the best value lies at a bound, its sd tells of a fit without;
+               ILL_DETERMINED: some sd is infinite, its value arbitrary; MASKED; FAILED: no signal,
+               not finite, or no convergence
     """
 
-    adc_mm2_per_s: Float[Array, "*voxels"]
-    adc_sd_mm2_per_s: Float[Array, "*voxels"]
-    m0: Float[Array, "*voxels"]
-    m0_sd: Float[Array, "*voxels"]
+    value: Any
+    sd: Any
+    phase_rad: dict[str, Float[Array, "*voxels"]]
     residual: Float[Array, "*voxels"]
+    noise_sd: Float[Array, "*voxels"]
     status: Int[Array, "*voxels"]
-    noise_floor_bias_mm2_per_s: Float[Array, "*voxels"]
 
 
-def fit_adc(
-    theta: DiffusionWeighted,
-    x: Inexact[Array, "*voxels readouts"],
-    noise_sd: ArrayLike,
-    mask: Bool[Array | np.ndarray, "..."] | None = None,
-) -> AdcMap:
-    """The ADC of every voxel, from the magnitudes |x| of at least two different b-values.
+class FunctionModel(eqx.Module):
+    """A model given as a function of the parameters q of one voxel, a module with named fields.
 
-    With A_i = m0 exp(-b_i ADC), σ_i = noise_sd / sqrt(averages_i), µ and v the mean and variance of
-    a Rician magnitude, the estimate solves the quasi-likelihood equations
-
-        Σ_i (|x_i| - µ(A_i, σ_i)) / v(A_i, σ_i) ∂µ_i/∂(log m0, ADC) = 0
-
-    so that the noise floor is part of the model. The standard deviations are from the information
-    Σ (∂µ)(∂µ)ᵀ / v; at high SNR all this is maximum likelihood and the Cramér-Rao bound. Valid for
-    an SNR of about 5 or more at b = 0; below, the estimates skew upwards, the standard deviations
-    are too large, and ever more voxels have no solution (b to 1000 s/mm²: 3 % at SNR 3, 16 % at 2).
-
-    noise_sd is the sd of the real part of one average, one number or one for each voxel, > 0.
-    Derivatives with respect to θ.b_s_per_mm2, θ.averages, x and noise_sd, forward and reverse, are
-    those of the solution (implicit function theorem, exact Jacobian), not of the iterations, and
-    exact to third order; ill-determined voxels have derivative 0. Raises InputError for shapes
-    that do not match, fewer than two b-values and noise_sd <= 0.
-
-    Source: Wedderburn 1974, doi 10.1093/biomet/61.3.439; Koay, Basser 2006,
-    doi 10.1016/j.jmr.2006.01.016 (the moments).
+    averages  how often each readout is averaged; its size is the number of readouts
     """
-    _check(theta, x, noise_sd, mask)
-    voxels, readouts = x.shape[:-1], x.shape[-1]
-    usable = jnp.isfinite(x).all(-1) & (x != 0).any(-1)
-    if mask is not None:
-        usable &= mask
-    noise = jnp.broadcast_to(jnp.asarray(noise_sd), voxels)
-    snr = magnitude(jnp.where(usable[..., None], x, 1.0)) / noise[..., None]
 
-    b, gain = theta.b_s_per_mm2[:, None] / _PER_MS, jnp.sqrt(theta.averages)[:, None]
-    size = max(1, min(usable.size, _BLOCK))
-    rows = jnp.pad(snr.reshape(-1, readouts), ((0, -usable.size % size), (0, 0)), "edge")
-    blocks = rows.reshape(-1, size, readouts)
-    fits = jax.lax.map(lambda block: _fit(b, gain, gain * block.T), blocks)
-    log_m0, adc, log_m0_sd, adc_sd, residual, bias, weakest, solved = (
-        value.reshape(-1)[: usable.size].reshape(voxels) for value in fits
+    signal: Callable[[Any], Inexact[Array, " readouts"]]
+    averages: Float[Array, " readouts"]
+
+    def signals(self, rows, /) -> Inexact[Array, "voxels readouts"]:
+        """The signal of a row of voxels."""
+        return jax.vmap(self.signal)(rows)
+
+
+class Together(eqx.Module):
+    """Several acquisitions of one tissue, readouts one after the other."""
+
+    parts: tuple[Model, ...]
+
+    @property
+    def averages(self) -> Float[Array, " readouts"]:
+        """Of all readouts."""
+        return jnp.concatenate([part.averages for part in self.parts])
+
+    def signals(self, rows, /) -> Inexact[Array, "voxels readouts"]:
+        """Of all acquisitions."""
+        return jnp.concatenate([part.signals(rows) for part in self.parts], axis=-1)
+
+
+def fit(
+    theta: Model | Sequence[Model],
+    x: Inexact[Array | np.ndarray, "*voxels readouts"]
+    | Sequence[Inexact[Array | np.ndarray, "..."]],
+    free: Sequence[str],
+    noise_sd: ArrayLike | None = None,
+    *,
+    known: eqx.Module | None = None,
+    linear: Sequence[str] = ("m0",),
+    bounds: dict[str, tuple[float, float]] | None = None,
+    mask: Bool[Array | np.ndarray, "..."] | None = None,
+    rician: bool | None = None,
+    start: eqx.Module | None = None,
+    chunk: int = CHUNK,
+    iterations: int = ITERATIONS,
+) -> Estimate:
+    """The parameters of every voxel that make x = f(θ, q) most probable.
+
+        q = argmax over free fields of p(x | f(θ, q), noise_sd)
+
+    theta     a Sequence, several that share the tissue (x then one array for each), or any module
+              with `averages` and `signals(rows)`, such as `FunctionModel`
+    x         complex signals, magnitudes, or real data of a real model
+    free      fields of q that are unknown; a dotted name reaches a field's field
+    noise_sd  of the real part of one average: a number, a map, or None: each voxel's residual
+    known     q, its free fields of no account: a Tissue with T1 1 s and T2 0.1 s when None
+    linear    fields in which the signal is linear, and 0 when all are 0. Those that are free are
+              solved for, not searched: complex where x is, with a phase of their own that is
+              found too; magnitudes have one at most
+    bounds    (low, high) of free fields not linear; `mrphys.bounds.TISSUE` unless given
+    mask      True where to fit
+    rician    whether x are magnitudes of complex noise, rather than Gaussian. Unless given, they
+              are when x is real and f is complex
+    start     q from which to search; the nearest entry of a dictionary when None
+
+    Levenberg-Marquardt with variable projection. The sds are Cramér-Rao's at the optimum, for
+    magnitudes by the Rician information: right where the signal's noise is small enough for the
+    model to be straight over it. Where noise_sd is None, (value - truth) / sd is Student's t of as
+    many degrees of freedom as are left over; where noise is alike everywhere, fit again with the
+    root mean square of `residual`.
+
+    Differentiable in x, θ, noise_sd and known fields, forward and reverse, by the implicit function
+    theorem; where the status is AT_BOUNDARY, MASKED or FAILED derivatives of the values are 0. In
+    chunks and over devices as `mrphys.simulate`. Values that are being traced are not checked.
+    Raises InputError for names that are no field, shapes that do not match, numbers not finite in
+    the mask, an empty mask, noise_sd <= 0, negative magnitudes, fewer data than unknowns.
+
+    Golub, Pereyra 1973, doi:10.1137/0710036 (variable projection).
+
+    >>> import mrphys as mr
+    >>> theta = mr.sequence.multi_echo_gradient_echo([0.005, 0.02, 0.05])
+    >>> x = mr.simulate(theta, mr.Tissue(t1_s=1.0, t2_s=[0.03, 0.06]))
+    >>> est = fit(theta, x, free=("t2_s", "m0"), noise_sd=0.01)
+    >>> est.value.t2_s.round(6)
+    Array([0.03, 0.06], dtype=float64)
+    """
+    model, data = _joined(theta, x)
+    shape, dtype, names = data.shape[:-1], data.real.dtype, tuple(free)
+    known = Tissue(t1_s=T1_S, t2_s=T2_S) if known is None else known
+    limits = TISSUE | {name: Bounds(*map(float, pair)) for name, pair in (bounds or {}).items()}
+    amplitudes = tuple(name for name in names if name in linear)
+    unknowns = tuple(name for name in names if name not in linear)
+    _check_names(names, unknowns, known, limits)
+    fixed = with_fields(known, names, [jnp.ones(()) for _ in names])
+    _check_shapes(shape, fixed, noise_sd, mask, start)
+    kind = _kind(model, fixed, data, rician)
+    varies = any(jnp.size(leaf) > 1 for leaf in jax.tree.leaves(fixed))
+    ask = Question(
+        unknowns,
+        tuple(limits[name] for name in unknowns),
+        amplitudes,
+        kind,
+        kind == "magnitude" if rician is None else rician,
+        kind == "complex" and varies and len(amplitudes) == 1,
+        iterations,
     )
-    good = usable & solved
-    m0 = jnp.exp(jnp.where(good, log_m0, 0.0)) * noise
-    status = jnp.where(weakest < 2, NOISE_FLOOR, OK)
-    return AdcMap(
-        adc_mm2_per_s=jnp.where(good, adc / _PER_MS, 0.0),
-        adc_sd_mm2_per_s=jnp.where(good, adc_sd / _PER_MS, jnp.inf),
-        m0=jnp.where(good, m0, 0.0),
-        m0_sd=jnp.where(good, m0 * log_m0_sd, jnp.inf),
-        residual=jnp.where(good, residual, 0.0),
-        status=jnp.where(good, status, ILL_DETERMINED),
-        noise_floor_bias_mm2_per_s=jnp.where(good, bias / _PER_MS, 0.0),
+    _check_question(ask, data.shape[-1], noise_sd)
+    chosen = None
+    if mask is not None and not isinstance(mask, Tracer):
+        chosen = np.flatnonzero(np.asarray(mask))
+
+    def rows(value: ArrayLike) -> Array:
+        flat = jnp.broadcast_to(jnp.asarray(value), shape).reshape(-1)
+        return flat if chosen is None else flat[chosen]
+
+    measured = data.reshape(-1, data.shape[-1])
+    measured = measured if chosen is None else measured[chosen]
+    _check_values(ask, measured, mask if chosen is None else None)
+    wanted = None if start is None else tuple(rows(attrgetter(n)(start)) for n in unknowns)
+    noise = None if noise_sd is None else rows(noise_sd)
+    given = Given(measured, noise, jax.tree.map(rows, fixed), wanted)
+    model, given = _in_precision((model, given), dtype)
+    found = over_voxels(eqx.Partial(fit_rows, ask), model, given, chunk)
+
+    def image(flat: Array, outside: float) -> Array:
+        if chosen is not None:
+            blank = jnp.full(int(np.prod(shape)), outside, flat.dtype)
+            return blank.at[chosen].set(flat).reshape(shape)
+        flat = flat.reshape(shape)
+        return flat if mask is None else jnp.where(mask, flat, jnp.asarray(outside, flat.dtype))
+
+    order = (*unknowns, *amplitudes)
+    nothing = jax.tree.map(jnp.zeros_like, known)
+    return Estimate(
+        value=with_fields(known, order, [image(value, 0.0) for value in found.values]),
+        sd=with_fields(nothing, order, [image(sd, jnp.inf) for sd in found.sds]),
+        phase_rad={
+            name: image(phase, 0.0)
+            for name, phase in zip(amplitudes, found.phases_rad, strict=False)
+        },
+        residual=image(found.residual, 0.0),
+        noise_sd=image(found.noise_sd, 0.0),
+        status=image(found.status, MASKED),
     )
 
 
-def _check(theta, x, noise_sd, mask):
-    b, voxels, problems = theta.b_s_per_mm2, x.shape[:-1], []
-    if x.shape[-1:] != b.shape:
-        expected = f"a last axis of {b.size} readouts"
-        problems.append(Problem("fit_adc: x", f"shape {x.shape}", expected, "b-values not last"))
-    concrete = not isinstance(b, Tracer)
-    if b.size < 2 or (concrete and np.unique(np.asarray(b)).size < 2):
-        problems.append(Problem("fit_adc", f"b-values {b} s/mm²", "two or more different b-values"))
-    if mask is not None and mask.shape != voxels:
-        expected = f"shape {voxels}"
-        problems.append(Problem("fit_adc: mask", f"shape {mask.shape}", expected, "another image"))
-    if jnp.shape(noise_sd) not in ((), voxels):
-        found = f"shape {jnp.shape(noise_sd)}"
-        problems.append(Problem("fit_adc: noise_sd", found, f"one number or shape {voxels}"))
+def _joined(theta: Any, x: Any) -> tuple[Model, Array]:
+    """One model and one array of several acquisitions."""
+    if not isinstance(theta, list | tuple):
+        return theta, jnp.asarray(x)
+    if not isinstance(x, list | tuple) or len(x) != len(theta):
+        found = f"{len(theta)} acquisitions and {len(x) if isinstance(x, list | tuple) else 'an'}"
+        raise InputError(Problem("fit: x", f"{found} array(s)", "one array for each acquisition"))
+    parts = [jnp.asarray(part) for part in x]
+    shapes = {part.shape[:-1] for part in parts}
+    if len(shapes) > 1:
+        found = ", ".join(str(part.shape) for part in parts)
+        raise InputError(Problem("fit: x", f"shapes {found}", "one voxel shape", "other grids"))
+    if len({jnp.iscomplexobj(part) for part in parts}) > 1:
+        raise InputError(Problem("fit: x", "complex and real arrays", "one kind of data"))
+    return Together(tuple(theta)), jnp.concatenate(parts, axis=-1)
+
+
+def _in_precision(tree: Any, dtype: Any) -> Any:
+    def cast(leaf: Any) -> Any:
+        if not eqx.is_inexact_array(leaf):
+            return leaf
+        return (
+            leaf.astype(jnp.result_type(dtype, jnp.complex64))
+            if jnp.iscomplexobj(leaf)
+            else (leaf.astype(dtype))
+        )
+
+    return jax.tree.map(cast, tree)
+
+
+def _kind(model: Model, known: eqx.Module, data: Array, rician: bool | None) -> Any:
+    """Of the data; raises InputError for another number of readouts than the model's."""
+    row = jax.tree.map(lambda leaf: jnp.zeros((1,), leaf.dtype), known)
+    signal = eqx.filter_eval_shape(lambda model, row: model.signals(row), model, row)
+    if data.ndim < 1 or data.shape[-1] != signal.shape[-1]:
+        expected = f"a last axis of {signal.shape[-1]} readouts"
+        raise InputError(
+            Problem("fit: x", f"shape {data.shape}", expected, "readouts not on the last axis")
+        )
+    if jnp.iscomplexobj(data):
+        return "complex"
+    return "magnitude" if rician or jnp.issubdtype(signal.dtype, jnp.complexfloating) else "real"
+
+
+def _check_names(
+    names: tuple[str, ...], unknowns: tuple[str, ...], known: eqx.Module, limits: dict[str, Bounds]
+) -> None:
+    problems = []
+    if not names or len(set(names)) < len(names):
+        problems.append(Problem("fit: free", str(names), "names, each once"))
+    has = ", ".join(field.name for field in fields(known))  # pyright: ignore[reportArgumentType]
+    for name in names:
+        try:
+            value = attrgetter(name)(known)
+        except AttributeError:
+            problems.append(Problem("fit: free", repr(name), f"a field: {has}"))
+            continue
+        if name == "t2star_s":
+            expected = "t2_s with infinite t2prime_s, which then is T2*; or t2prime_s with known T2"
+            problems.append(Problem("fit: free", repr(name), expected))
+        elif not eqx.is_inexact_array(value):
+            problems.append(Problem("fit: free", repr(name), "a field that holds numbers"))
+        elif jnp.iscomplexobj(value):
+            cause = "a complex b1 as known; give its magnitude"
+            problems.append(Problem("fit: free", f"complex {name}", "a real field", cause))
+    for name in unknowns:
+        if name not in limits:
+            problems.append(Problem("fit: bounds", f"none of {name}", "(low, high)"))
+        elif not -np.inf < limits[name].low < limits[name].high < np.inf:
+            found = f"{tuple(limits[name])} of {name}"
+            problems.append(Problem("fit: bounds", found, "finite, low < high"))
     if problems:
         raise InputError(*problems)
-    smallest = float(jnp.finfo(x.real.dtype).tiny)
-    check_range("fit_adc: noise_sd", noise_sd, smallest, float("inf"), "(signal units)")
 
 
-# From here on arrays are (readouts, voxels), or (voxels,) for what a voxel has one of: laid out so,
-# a block of voxels stays in cache and the processor's vectors run along it.
+def _check_shapes(
+    shape: tuple[int, ...], fixed: eqx.Module, noise_sd: Any, mask: Any, start: Any
+) -> None:
+    problems = []
+    maps = {"fit: noise_sd": jnp.shape(noise_sd) if noise_sd is not None else ()}
+    for leaf in jax.tree.leaves((fixed, start)):
+        maps[f"fit: a field of known or start of shape {jnp.shape(leaf)}"] = jnp.shape(leaf)
+    for where, found in maps.items():
+        try:
+            fits = np.broadcast_shapes(found, shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            expected = f"one number or voxels {shape}"
+            problems.append(Problem(where, f"shape {found}", expected, "another image"))
+    if mask is not None and mask.shape != shape:
+        found = f"shape {mask.shape}"
+        problems.append(Problem("fit: mask", found, f"shape {shape}", "another image"))
+    elif mask is not None and not isinstance(mask, Tracer) and not np.any(np.asarray(mask)):
+        problems.append(Problem("fit: mask", "no voxel", "voxels to fit"))
+    if 0 in shape:
+        problems.append(Problem("fit: x", f"voxels {shape}", "voxels to fit"))
+    if problems:
+        raise InputError(*problems)
+    if noise_sd is not None:
+        smallest = float(jnp.finfo(jnp.float32).tiny)
+        check_range("fit: noise_sd", noise_sd, smallest, float("inf"), "(signal units)")
 
 
-def _fit(b, gain, observed):
-    """log m0 (in units of noise) and ADC of a block of voxels, with all that AdcMap reports.
-
-    The iterations are not differentiated. Two Newton steps with the exact Jacobian follow from
-    their root: they leave it where it is and, each step squaring the error, carry its derivatives
-    exactly to third order. Unsolved voxels are first replaced by one that fits, whose derivatives
-    are finite.
-    """
-    beta, solved = _root(*jax.lax.stop_gradient((b, gain, observed)))
-    beta = tuple(jnp.where(solved, value, 1.0) for value in beta)
-    observed = jnp.where(solved[None], observed, rician_mean(_snr(beta, b, gain), 1.0))
-    for _ in range(2):
-        force, _, newton = _equations(beta, b, gain, observed)
-        steps = _times(_inverse(newton)[0], *force)
-        beta = (beta[0] + steps[0], beta[1] + steps[1])
-    snr = _snr(beta, b, gain)
-    _, information, _ = _equations(beta, b, gain, observed)
-    variances, _ = _inverse(information)
-    departure = (observed - rician_mean(snr, 1.0)) ** 2 / rician_variance(snr, 1.0)
-    residual = departure.sum(0) / max(b.size - 2, 1) * (b.size > 2)
-    spread = b - b.mean()
-    bias = -(spread * _log_excess(snr)).sum(0) / (spread**2).sum()
-    sds = jnp.sqrt(variances[0]), jnp.sqrt(variances[2])
-    return *beta, *sds, residual, bias, snr.min(0), solved
+def _check_question(ask: Question, readouts: int, noise_sd: Any) -> None:
+    problems = []
+    rows = readouts * (2 if ask.data == "complex" else 1)
+    needed = ask.count + (noise_sd is None)
+    if rows < needed:
+        what = "unknown numbers" + (" and the noise" if noise_sd is None else "")
+        found = f"{readouts} readouts ({rows} real numbers) for {needed} {what}"
+        problems.append(Problem("fit", found, "as many data as unknowns", "too many fields free"))
+    if ask.rician and ask.data == "complex":
+        problems.append(Problem("fit: rician", "complex data", "their magnitudes"))
+    if ask.data == "magnitude" and len(ask.amplitudes) > 1:
+        found = f"magnitudes with {len(ask.amplitudes)} amplitudes"
+        problems.append(Problem("fit: linear", found, "one amplitude, or complex data"))
+    if problems:
+        raise InputError(*problems)
 
 
-def _root(b, gain, observed):
-    """The root of the score, and where there is one.
-
-    By Newton's method, and by Fisher scoring where Newton's would not ascend.
-    """
-
-    def improve(state):
-        count, _, (log_m0, adc) = state
-        force, fisher, newton = _equations((log_m0, adc), b, gain, observed)
-        ascends = (_determinant(newton) > 0.5 * _determinant(fisher)) & (newton[0] > 0)
-        curvature = (jnp.where(ascends, n, f) for n, f in zip(newton, fisher, strict=True))
-        inverse, _ = _inverse(tuple(curvature))
-        steps = [jnp.clip(step, -1.0, 1.0) for step in _times(inverse, *force)]
-        largest = jnp.where(jnp.abs(adc) < _IMPLAUSIBLE_ADC, jnp.abs(jnp.stack(steps)).max(0), 0.0)
-        return count + 1, largest.max(), (log_m0 + steps[0], adc + steps[1])
-
-    def unfinished(state):
-        count, largest, _ = state
-        return (count < _ITERATIONS) & (largest > jnp.sqrt(jnp.finfo(largest.dtype).eps))
-
-    start = 0, jnp.full((), jnp.inf, observed.dtype), _start(b, gain, observed)
-    beta = jax.lax.while_loop(unfinished, improve, start)[2]
-    force, fisher, newton = _equations(beta, b, gain, observed)
-    inverse, regular = _inverse(newton)
-    stable = regular & (_determinant(newton) > 0) & (newton[0] > 0)
-    arrived = jnp.abs(jnp.stack(_times(inverse, *force))).max(0) < 1e-3
-    informed = _inverse(fisher)[1] & (jnp.abs(beta[1]) < _IMPLAUSIBLE_ADC)
-    return beta, stable & arrived & informed
+@jax.jit
+def _finite_and_least(measured: Array) -> tuple[Array, Array]:
+    return jnp.sum(~jnp.isfinite(measured)), jnp.min(measured.real)
 
 
-def _snr(beta, b, gain):
-    """The amplitude of each readout in units of its noise."""
-    return gain * jnp.exp(beta[0][None] - b * beta[1][None])
-
-
-def _equations(beta, b, gain, observed):
-    """The score, and its negative Jacobian: expected (the information) and exact."""
-    snr = _snr(beta, b, gain)
-    mean, variance = rician_mean(snr, 1.0), rician_variance(snr, 1.0)
-    slope, curvature = rician_mean_slope(snr, 1.0), rician_mean_curvature(snr, 1.0)
-    weight = snr * slope / variance
-    variance_slope = 2 * snr - 2 * mean * slope
-    weight_slope = (slope + snr * curvature - weight * variance_slope) / variance
-    departure = observed - mean
-    pull, expected = departure * weight, snr * slope * weight
-    exact = expected - departure * snr * weight_slope
-    return (pull.sum(0), -(b * pull).sum(0)), _normal(expected, b), _normal(exact, b)
-
-
-def _start(b, gain, observed):
-    """Weighted log-linear least squares of the magnitudes, their noise floor subtracted."""
-    squared = jnp.maximum(observed**2 - 2, 0.25)
-    log_signal = squared * (jnp.log(squared) / 2 - jnp.log(gain))
-    inverse, _ = _inverse(_normal(squared, b))
-    return _times(inverse, log_signal.sum(0), -(b * log_signal).sum(0))
-
-
-def _normal(weight, b):
-    """The matrix Σ weight (1, -b)(1, -b)ᵀ by its entries 00, 01 and 11."""
-    return weight.sum(0), -(b * weight).sum(0), (b**2 * weight).sum(0)
-
-
-def _determinant(matrix):
-    return matrix[0] * matrix[2] - matrix[1] ** 2
-
-
-def _inverse(matrix):
-    """The inverse of symmetric 2x2 matrices, and whether there is one; 0 where there is none."""
-    determinant = _determinant(matrix)
-    size = jnp.abs(matrix[0] * matrix[2]) + matrix[1] ** 2
-    regular = jnp.abs(determinant) > 8 * jnp.finfo(size.dtype).eps * size
-    scale = jnp.where(regular, 1 / jnp.where(regular, determinant, 1.0), 0.0)
-    return (matrix[2] * scale, -matrix[1] * scale, matrix[0] * scale), regular
-
-
-def _times(matrix, first, second):
-    return matrix[0] * first + matrix[1] * second, matrix[1] * first + matrix[2] * second
-
-
-def _log_excess(snr):
-    """E[log M] - log A = E1(A² / 2σ²) / 2 for a Rician magnitude.
-
-    E1 to 2e-7 by Abramowitz, Stegun 1964, 5.1.53 and 5.1.56.
-    """
-    y = jnp.maximum(snr**2 / 2, jnp.finfo(snr.dtype).tiny)
-    low = jnp.minimum(y, 1.0)
-    near = (-0.57721566, 0.99999193, -0.24991055, 0.05519968, -0.00976004, 0.00107857)
-    series = jnp.polyval(jnp.asarray(near[::-1], y.dtype), low) - jnp.log(low)
-    high = jnp.clip(y, 1.0, 80.0)
-    above = (1.0, 8.5733287401, 18.0590169730, 8.6347608925, 0.2677737343)
-    below = (1.0, 9.5733223454, 25.6329561486, 21.0996530827, 3.9584969228)
-    ratio = jnp.polyval(jnp.asarray(above, y.dtype), high) / jnp.polyval(
-        jnp.asarray(below, y.dtype), high
-    )
-    return jnp.where(y < 1, series, ratio * jnp.exp(-high) / high) / 2
+def _check_values(ask: Question, measured: Array, mask: Any) -> None:
+    """Of the voxels to be fitted; traced values pass."""
+    if isinstance(measured, Tracer) or mask is not None:
+        return
+    infinite, least = _finite_and_least(measured)
+    if int(infinite):
+        found = f"{int(infinite)} NaN or infinite among {measured.size} values"
+        cause = "voxels blanked with NaN; leave them out by the mask"
+        raise InputError(Problem("fit: x", found, "finite numbers", cause))
+    if ask.data == "magnitude" and float(least) < 0:
+        cause = "real images with their sign; give them as complex numbers"
+        raise InputError(Problem("fit: x", f"a magnitude of {float(least):g}", "0 or more", cause))

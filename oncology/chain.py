@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 import mrphys as mr
-from mrphys.mapping import fit_adc
+from mrphys.apparent_diffusion import fit_adc
 from mrphys.noise import complex_gaussian
 from mrphys.sequence.diffusion import DiffusionWeighted
 from oncology.calibration import CellularityScale

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import mrphys as mr
-from mrphys.mapping import AdcMap, fit_adc
+from mrphys.apparent_diffusion import AdcMap, fit_adc
 from mrphys.noise import complex_gaussian
 from mrphys.sequence.diffusion import DiffusionWeighted
 from mrphys.units import WATER_DIFFUSIVITY_37C_MM2_PER_S

@@ -1,0 +1,142 @@
+"""Many small least-squares problems at once: Levenberg-Marquardt, a voxel to a processor lane.
+
+Every array has the voxels on its last axis, so that vectors run along them. A symmetric matrix of
+each voxel is a list of the rows of its lower triangle, each entry an array over voxels: the few
+unknowns of a voxel are eliminated in closed form, unrolled, without a library call a voxel.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+Symmetric = list[list[Array]]
+Vector = list[Array]
+
+DAMPING, EASE, STIFFEN, STUCK = 1e-2, 0.1, 8.0, 1e6
+LONGEST_STEP = 2.0
+
+
+def factor(matrix: Symmetric) -> tuple[list[list[Array]], Vector]:
+    """L and d of L diag(d) Lᵀ, L of unit diagonal. A pivot lost to rounding is held at rounding's
+    size: what is not determined gets a huge inverse, not a wrong one."""
+    lower: list[list[Array]] = []
+    pivots: Vector = []
+    rounding = jnp.finfo(matrix[0][0].dtype)
+    for i, row in enumerate(matrix):
+        scaled: Vector = []
+        for j in range(i):
+            known = [scaled[k] * lower[j][k] for k in range(j)]
+            scaled.append(row[j] - sum(known[1:], known[0]) if known else row[j])
+        ratios = [part / pivot for part, pivot in zip(scaled, pivots, strict=True)]
+        taken = [part * ratio for part, ratio in zip(scaled, ratios, strict=True)]
+        left = row[i] - sum(taken[1:], taken[0]) if taken else row[i]
+        lower.append(ratios)
+        pivots.append(jnp.maximum(left, jnp.maximum(row[i] * rounding.eps, rounding.tiny)))
+    return lower, pivots
+
+
+def solve(matrix: Symmetric, vector: Vector) -> Vector:
+    """matrix⁻¹ vector in each voxel."""
+    lower, pivots = factor(matrix)
+    count = len(vector)
+    forward: Vector = []
+    for i in range(count):
+        value = vector[i]
+        for j in range(i):
+            value = value - lower[i][j] * forward[j]
+        forward.append(value)
+    backward = [value / pivot for value, pivot in zip(forward, pivots, strict=True)]
+    for i in reversed(range(count)):
+        for j in range(i + 1, count):
+            backward[i] = backward[i] - lower[j][i] * backward[j]
+    return backward
+
+
+def inverse_diagonal(matrix: Symmetric) -> Vector:
+    """The diagonal of the inverse: variances, of an information matrix."""
+    count = len(matrix)
+    zero, one = jnp.zeros_like(matrix[0][0]), jnp.ones_like(matrix[0][0])
+    units = [[one if i == j else zero for j in range(count)] for i in range(count)]
+    return [solve(matrix, unit)[i] for i, unit in enumerate(units)]
+
+
+class Fitted(NamedTuple):
+    """Where each voxel's search ended: unknowns, cost, and the undamped step still proposed."""
+
+    at: Float[Array, "unknowns voxels"]
+    cost: Float[Array, " voxels"]
+    step: Float[Array, "unknowns voxels"]
+
+
+class _State(NamedTuple):
+    count: Array
+    at: Vector
+    cost: Array
+    slope: Vector
+    curvature: Symmetric
+    damping: Array
+    done: Bool[Array, " voxels"]
+
+
+def levenberg_marquardt(
+    evaluate: Callable[[Vector], tuple[Array, Vector, Symmetric]],
+    start: Vector,
+    reach: list[float],
+    iterations: int,
+) -> Fitted:
+    """The least cost of every voxel, from `start`, by damped Gauss-Newton steps.
+
+        (H + λ diag H) δ = g
+
+    evaluate(u) gives cost, g = -∂cost/∂u and a positive curvature H. A step is taken where it does
+    not raise the cost; λ then falls tenfold, else it grows. |u_i| is kept within reach_i. A voxel
+    is done when its step is below the square root of rounding; the loop ends with the last voxel
+    or after `iterations`. Not to be differentiated.
+
+    Marquardt 1963, doi:10.1137/0111030.
+    """
+    dtype = start[0].dtype
+    small, noise = float(jnp.finfo(dtype).eps) ** 0.5, 16 * float(jnp.finfo(dtype).eps)
+
+    def improve(now: _State) -> _State:
+        damped = [
+            [*row[:-1], row[-1] * (1 + now.damping) + jnp.finfo(dtype).tiny]
+            for row in now.curvature
+        ]
+        steps = [jnp.clip(d, -LONGEST_STEP, LONGEST_STEP) for d in solve(damped, now.slope)]
+        trial = [
+            jnp.clip(u + d, -most, most) for u, d, most in zip(now.at, steps, reach, strict=True)
+        ]
+        moved = jnp.max(
+            jnp.stack([jnp.abs(t - u) for t, u in zip(trial, now.at, strict=True)]), axis=0
+        )
+        cost, slope, curvature = evaluate(trial)
+        better = cost <= now.cost + noise * jnp.abs(now.cost)
+        keep = better & ~now.done
+
+        def chosen(new, old):
+            return jnp.where(keep, new, old)
+
+        damping = now.damping * jnp.where(better, EASE, STIFFEN)
+        return _State(
+            now.count + 1,
+            *jax.tree.map(
+                chosen,
+                (trial, cost, slope, curvature),
+                (now.at, now.cost, now.slope, now.curvature),
+            ),
+            damping,
+            now.done | (moved < small) | (damping > STUCK),
+        )
+
+    def unfinished(now: _State) -> Array:
+        return (now.count < iterations) & ~jnp.all(now.done)
+
+    first = evaluate(start)
+    damping = jnp.full_like(first[0], DAMPING)
+    begin = _State(jnp.zeros((), int), start, *first, damping, jnp.zeros(damping.shape, bool))
+    end = jax.lax.while_loop(unfinished, improve, begin)
+    return Fitted(jnp.stack(end.at), end.cost, jnp.stack(solve(end.curvature, end.slope)))
