@@ -114,7 +114,9 @@ def levenberg_marquardt(
             jnp.stack([jnp.abs(t - u) for t, u in zip(trial, now.at, strict=True)]), axis=0
         )
         cost, slope, curvature = evaluate(trial)
-        better = cost <= now.cost + noise * jnp.abs(now.cost)
+        better = (cost <= now.cost + noise * jnp.abs(now.cost)) | (
+            (now.count == 0) & (cost < jnp.inf)
+        )
         keep = better & ~now.done
 
         def chosen(new, old):
@@ -129,14 +131,23 @@ def levenberg_marquardt(
                 (now.at, now.cost, now.slope, now.curvature),
             ),
             damping,
-            now.done | (moved < small) | (damping > STUCK),
+            now.done | ((moved < small) & (now.count > 0)) | (damping > STUCK),
         )
 
     def unfinished(now: _State) -> Array:
-        return (now.count < iterations) & ~jnp.all(now.done)
+        return (now.count <= iterations) & ~jnp.all(now.done)
 
-    first = evaluate(start)
-    damping = jnp.full_like(first[0], DAMPING)
-    begin = _State(jnp.zeros((), int), start, *first, damping, jnp.zeros(damping.shape, bool))
+    # Of infinite cost and no slope the first step is none: it evaluates the start.
+    still = jnp.zeros_like(start[0])
+    triangle = [[still] * (i + 1) for i in range(len(start))]
+    begin = _State(
+        jnp.zeros((), int),
+        start,
+        jnp.full_like(still, jnp.inf),
+        [still] * len(start),
+        triangle,
+        jnp.full_like(still, DAMPING / EASE),
+        jnp.zeros(still.shape, bool),
+    )
     end = jax.lax.while_loop(unfinished, improve, begin)
     return Fitted(jnp.stack(end.at), end.cost, jnp.stack(solve(end.curvature, end.slope)))

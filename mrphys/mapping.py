@@ -59,7 +59,7 @@ class Estimate(eqx.Module):
     residual   sd of what the model leaves over, in the signal's units and for its degrees of
                freedom: near noise_sd where the model holds. 0 where nothing can be left over
     noise_sd   as given, or the residual where it was not
-    status     CONVERGED; AT_BOUNDARY: the best value lies at a bound, its sd tells of a fit without;
+    status     CONVERGED; AT_BOUNDARY: the best value is at a bound, its sd that of a fit without;
                ILL_DETERMINED: some sd is infinite, its value arbitrary; MASKED; FAILED: no signal,
                not finite, or no convergence
     """
@@ -195,7 +195,7 @@ def fit(
     model, given = _in_precision((model, given), dtype)
     found = over_voxels(eqx.Partial(fit_rows, ask), model, given, chunk)
 
-    def image(flat: Array, outside: float) -> Array:
+    def image(flat: Array, outside: float | int) -> Array:
         if chosen is not None:
             blank = jnp.full(int(np.prod(shape)), outside, flat.dtype)
             return blank.at[chosen].set(flat).reshape(shape)

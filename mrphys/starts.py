@@ -47,7 +47,7 @@ def nearest_start(
         score = sum((s**2 for s in seen[1:]), seen[0] ** 2)
     else:
         size = jnp.sum(basis[0] ** 2, axis=0)[:, None]
-        score = 2 * (basis[0].T @ (x * chunk.unit)) - size
+        score = 2 * (basis[0].T @ (x * chunk.unit[None])) - size
     nearest = jnp.argmax(score, axis=0)
     u = jnp.asarray(np.log(shares / (1 - shares)), chunk.unit.dtype)
     return [row[nearest] for row in u]
@@ -66,8 +66,8 @@ def _orthonormal(parts: list[Array]) -> list[Array]:
     for part in parts:
         left = part
         for other in found:
-            left = left - jnp.sum(other * left, axis=0) * other
+            left = left - jnp.sum(other * left, axis=0)[None] * other
         norm = jnp.sqrt(jnp.sum(left**2, axis=0))
-        kept = norm > jnp.sqrt(jnp.finfo(norm.dtype).eps) * jnp.max(norm)
-        found.append(jnp.where(kept, left / jnp.where(kept, norm, 1.0), 0.0))
+        kept = (norm > jnp.sqrt(jnp.finfo(norm.dtype).eps) * jnp.max(norm))[None]
+        found.append(jnp.where(kept, left / jnp.where(kept, norm[None], 1.0), 0.0))
     return found

@@ -5,14 +5,14 @@ part. What a voxel is expected to give is Σ_k a_k B_k(p), with amplitudes a in 
 and unknowns p, each in its bounds' coordinate u.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, PyTree
 
 from mrphys.bounds import AT_BOUND, REACH, Bounds
 from mrphys.least_squares import (
@@ -35,6 +35,7 @@ Rows = tuple[Float[Array, "readouts voxels"], ...]
 Data = Literal["complex", "magnitude", "real"]
 
 
+@runtime_checkable
 class Model(Protocol):
     """What can be fitted: `signals` of a row of voxels, and how often each readout is averaged."""
 
@@ -109,9 +110,9 @@ def dot(a: Rows, b: Rows) -> Float[Array, " voxels"]:
 
 def combined(weights: Vector, parts: list[Rows]) -> Rows:
     """Σ_k weights_k parts_k."""
-    total = tuple(weights[0] * part for part in parts[0])
+    total = tuple(weights[0][None] * part for part in parts[0])
     for weight, more in zip(weights[1:], parts[1:], strict=True):
-        total = tuple(t + weight * part for t, part in zip(total, more, strict=True))
+        total = tuple(t + weight[None] * part for t, part in zip(total, more, strict=True))
     return total
 
 
@@ -139,7 +140,7 @@ class Chunk(eqx.Module):
         q = with_fields(self.known, self.ask.unknowns, p)
         if not names:
             rows = as_rows(self.theta, self.ask.data, self.theta.signals(q))
-            return (tuple(part / self.unit for part in rows),)
+            return (tuple(part / self.unit[None] for part in rows),)
         one, zero = jnp.ones_like(self.unit), jnp.zeros_like(self.unit)
         alone = ([one if name == other else zero for other in names] for name in names)
         signals = [self.theta.signals(with_fields(q, names, values)) for values in alone]
@@ -282,7 +283,7 @@ def fit_rows(ask: Question, theta: Model, given: Given) -> Found:
         noise = jnp.where(usable, noise, 1.0)
     elif ask.rician:
         plain = _optimum(ask._replace(rician=False), theta, given, measured, None, usable)
-        spread = _residual(plain, None)
+        spread = _residual(plain, plain.chunk.expected(plain.v), False)
         usable &= plain.good & (spread > 0)
         noise = jnp.where(usable, spread, 1.0)
     found = _optimum(ask, theta, given, measured, noise, usable)
@@ -303,13 +304,13 @@ def _optimum(
     else:
         unit = jax.lax.stop_gradient(jnp.max(jnp.abs(jnp.stack(measured)), axis=(0, 1)))
     chunk = Chunk(theta, given.known, unit, ask)
-    measured = tuple(part / unit for part in measured)
-    found, step = _search(*jax.lax.stop_gradient((chunk, measured, given.start)))
+    measured = tuple(part / unit[None] for part in measured)
+    found, step = _search(*_still((chunk, measured, given.start)))
     finite = usable & jnp.isfinite(found).all(axis=0) & jnp.isfinite(step).all(axis=0)
     edges = [jnp.abs(u) < AT_BOUND for u in found[: len(ask.unknowns)]]
     inside = jnp.stack(edges).all(axis=0) if edges else finite
     good = finite & inside
-    here = jnp.where(finite, found, 0.0)
+    here = jnp.where(finite[None], found, 0.0)
 
     def cost(v: Array) -> Array:
         expected = chunk.expected(v)
@@ -319,11 +320,17 @@ def _optimum(
         return jnp.sum(dot(left, left)) / 2
 
     def score(v: Array) -> Array:
-        return jnp.where(good, jax.grad(cost)(v), v - here)
+        return jnp.where(good[None], jax.grad(cost)(v), v - here)
 
     v = jax.lax.custom_root(score, here, lambda _, found: found, _block_solve)
     status = jnp.where(finite, jnp.where(inside, CONVERGED, AT_BOUNDARY), FAILED)
     return _Optimum(chunk, v, measured, step, good, status)
+
+
+def _still(tree: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, tree
+    )
 
 
 def _search(chunk: Chunk, measured: Rows, start: Vector | None) -> tuple[Array, Array]:
@@ -359,14 +366,28 @@ def _block_solve(linear: Callable[[Array], Array], right: Array) -> Array:
     return jnp.stack(solve(matrix, list(right)))
 
 
-def _residual(found: _Optimum, noise: Array | None) -> Array:
+def _linearised(found: _Optimum) -> tuple[Rows, list[Rows]]:
+    """What is expected at the optimum, and its derivative in each coordinate."""
+    v = found.v
+    unit = jnp.eye(v.shape[0], dtype=v.dtype)[:, :, None]
+    directions = jnp.broadcast_to(unit, (*unit.shape[:2], v.shape[1]))
+
+    def along(direction: Array) -> tuple[Rows, Rows]:
+        return jax.jvp(found.chunk.expected, (v,), (direction,))
+
+    expected, stacked = jax.lax.optimization_barrier(
+        jax.vmap(along, out_axes=(None, 0))(directions)
+    )
+    return expected, [tuple(part[i] for part in stacked) for i in range(v.shape[0])]
+
+
+def _residual(found: _Optimum, expected: Rows, noise_known: bool) -> Array:
     """sd of what is left over, in the signal's units; 0 where nothing can be."""
     ask, measured = found.chunk.ask, found.measured
     spare = sum(part.shape[0] for part in measured) - ask.count
     if spare == 0:
         return jnp.zeros_like(found.chunk.unit)
-    expected = found.chunk.expected(found.v)
-    if ask.rician and noise is not None:
+    if ask.rician and noise_known:
         (m,), (a,) = measured, expected
         squares = jnp.sum((m - rician_mean(a, 1.0)) ** 2 / rician_variance(a, 1.0), axis=0)
     else:
@@ -378,69 +399,55 @@ def _residual(found: _Optimum, noise: Array | None) -> Array:
 
 def _described(found: _Optimum, noise: Array | None) -> Found:
     chunk, v, ask = found.chunk, found.v, found.chunk.ask
-    residual = _residual(found, noise)
+    expected, slopes = _linearised(found)
+    residual = _residual(found, expected, noise is not None)
     noise = residual if noise is None else noise
-    unknowns = len(ask.unknowns)
-    values = [bound.value(c) for bound, c in zip(ask.bounds, v, strict=False)]
-    sizes = [bound.slope(c) for bound, c in zip(ask.bounds, v, strict=False)]
-    widest = [b.widest_sd(value) for b, value in zip(ask.bounds, values, strict=True)]
-    phases = []
-    for i in range(len(ask.amplitudes)):
-        if ask.data == "real":
-            values.append(v[unknowns + i] * chunk.unit)
-            sizes.append(chunk.unit)
-            widest.append(jnp.full_like(chunk.unit, jnp.inf))
-            continue
-        at = unknowns + (2 * i if ask.data == "complex" else i)
-        values.append(jnp.exp(v[at]) * chunk.unit)
-        sizes.append(values[-1])
-        widest.append(values[-1])
-        if ask.data == "complex":
-            phases.append(v[at + 1])
-    deviations = _deviations(found, noise / chunk.unit)
+    deviations = _deviations(ask, expected, slopes, noise / chunk.unit)
     arrived = _arrived(found, deviations)
-    told = [*range(unknowns)]
-    told += range(unknowns, len(v), 2 if ask.data == "complex" else 1)
+    at, values, sizes, widest = _values(chunk, v)
     sds, hidden = [], jnp.zeros(chunk.unit.shape, bool)
     lost = (found.status == FAILED) | ~arrived
-    for i, size, limit in zip(told, sizes, widest, strict=True):
+    for i, size, limit in zip(at, sizes, widest, strict=True):
         sd = size * deviations[i]
         unknown = ~(jax.lax.stop_gradient(sd) < limit)
         sds.append(jnp.where(unknown | lost, jnp.inf, sd))
         hidden |= unknown
-    failed = found.status == FAILED
     status = jnp.where(arrived, CONVERGED, FAILED)
     status = jnp.where(hidden, ILL_DETERMINED, status)
     status = jnp.where(found.status == CONVERGED, status, found.status)
-    return Found(
-        tuple(jnp.where(failed, 0.0, value) for value in values),
-        tuple(sds),
-        tuple(jnp.where(failed, 0.0, phase) for phase in phases),
-        jnp.where(failed, 0.0, residual),
-        jnp.where(failed, 0.0, noise),
-        status,
-    )
+    failed = status == FAILED
+
+    def told(maps: Sequence[Array]) -> tuple[Array, ...]:
+        return tuple(jnp.where(failed, 0.0, value) for value in maps)
+
+    phases = [v[i + 1] for i in at[len(ask.unknowns) :]] if ask.data == "complex" else []
+    return Found(told(values), tuple(sds), told(phases), *told((residual, noise)), status)
 
 
-def _deviations(found: _Optimum, noise: Array) -> Vector:
+def _values(chunk: Chunk, v: Array) -> tuple[list[int], Vector, Vector, Vector]:
+    """Of unknowns and amplitudes: which coordinate of v, the value, its derivative in it, and the
+    sd from which it is not determined."""
+    ask, count = chunk.ask, len(chunk.ask.unknowns)
+    values = chunk.values([*v[:count]])
+    sizes = [bound.slope(u) for bound, u in zip(ask.bounds, v[:count], strict=True)]
+    widest = [bound.widest_sd(value) for bound, value in zip(ask.bounds, values, strict=True)]
+    amplitudes = [*range(count, v.shape[0], 2 if ask.data == "complex" else 1)]
+    for i in amplitudes:
+        real = ask.data == "real"
+        values.append((v[i] if real else jnp.exp(v[i])) * chunk.unit)
+        sizes.append(chunk.unit if real else values[-1])
+        widest.append(jnp.full_like(chunk.unit, jnp.inf) if real else values[-1])
+    return [*range(count), *amplitudes], values, sizes, widest
+
+
+def _deviations(ask: Question, expected: Rows, slopes: list[Rows], noise: Array) -> Vector:
     """Cramér-Rao standard deviations of the coordinates, infinite where rounding hides them."""
-    chunk, v = found.chunk, found.v
-    unit = jnp.eye(v.shape[0], dtype=v.dtype)[:, :, None]
-    directions = jnp.broadcast_to(unit, (*unit.shape[:2], v.shape[1]))
-
-    def along(direction: Array) -> tuple[Rows, Rows]:
-        return jax.jvp(chunk.expected, (v,), (direction,))
-
-    expected, stacked = jax.lax.optimization_barrier(
-        jax.vmap(along, out_axes=(None, 0))(directions)
-    )
-    slopes = [tuple(part[i] for part in stacked) for i in range(v.shape[0])]
     weighed = slopes
-    if chunk.ask.rician:
+    if ask.rician:
         weight = rician_information(expected[0])
         weighed = [(weight * slope[0],) for slope in slopes]
     information = gram(slopes, weighed)
-    count, dtype = len(information), jnp.finfo(v.dtype)
+    count, dtype = len(information), jnp.finfo(noise.dtype)
     diagonal = [information[i][i] for i in range(count)]
     seen = [jax.lax.stop_gradient(d) > dtype.tiny for d in diagonal]
     scale = [jnp.sqrt(jnp.where(s, d, 1.0)) for s, d in zip(seen, diagonal, strict=True)]
@@ -449,7 +456,7 @@ def _deviations(found: _Optimum, noise: Array) -> Vector:
         for i in range(count)
     ]
     inflation = inverse_diagonal(correlation)
-    most = 1 / (100 * count * dtype.eps)
+    most = 1 / (100 * count * float(dtype.eps))
     return [
         jnp.where(
             s & (jax.lax.stop_gradient(value) < most),

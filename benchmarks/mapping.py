@@ -1,0 +1,209 @@
+"""Voxels fitted a second, bias and calibration of `mr.fit`, model by model.
+
+    python benchmarks/mapping.py                 # the table; --snr 10 for noisier data
+    python benchmarks/mapping.py t2 epg          # some of its rows
+
+Warm, float32, one CPU device a core, the fastest of three rounds of 200,000 voxels (20,000 of epg);
+the noise's sd is the mean over voxels of the largest readout, over the SNR, in the real part.
+
+bias      median of (estimate - truth) / truth
+z         mean and sd of (estimate - truth) / sd over voxels that are determined; sd 1 if right
+excluded  voxels that are not: at a bound, ill-determined, failed
+
+t2        monoexponential, 32 echoes; t1 from inversion recovery (7 TI), saturation recovery (6),
+          variable flip angles (4) with known B1, Look-Locker (30); t2* from 8 gradient echoes; adc
+          from 4 b-values, beside `fit_adc`; tofts: 50 times, K_trans and v_p linear
+epg       T2 and B1 from 32 echoes of 150°, all states, B1 0.6 to 1: T2 is scored
+epg180    the same of 180°, B1 0.6 to 1.0 bounded by 1: B1 and 2 - B1 give one signal, and at B1 = 1
+          B1 moves the signal to second order only: B1 is determined the less the nearer, and T2 is
+          scored with what that costs
+
+Floor: an LM step of n unknowns over R numbers reads model and slopes, n + 1 exponentials or their
+like and (n + 1) (n + 4) / 2 products a number. t2: 32 (1 exponential at 15 flops, 7 products) = 0.8
+kflop a step, 5 steps and a dictionary of 64 entries 2 x 64 x 32 = 4 kflop: 8 kflop a voxel, 5
+million voxels a second a core of 16 float32 lanes at 2.5 GHz (40 Gflop/s). epg: a train and two
+tangents 3 x 6.5 kflop a step, 7 steps and 576 entries 37 kflop: 170 kflop, 230,000 a second.
+"""
+
+import argparse
+import os
+import time
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+os.environ.setdefault(
+    "XLA_FLAGS", f"--xla_force_host_platform_device_count={len(os.sched_getaffinity(0))}"
+)
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+import mrphys as mr
+from mrphys.apparent_diffusion import fit_adc
+from mrphys.mapping import CONVERGED, FunctionModel
+
+RNG = np.random.default_rng(0)
+
+
+class MonoExponential(mr.sequence.Sequence):
+    """S_i = m0 exp(-TE_i / T2)."""
+
+    te_s: Float[Array, " readouts"]
+    averages: Float[Array, " readouts"]
+
+    def signal(self, tissue):
+        x = tissue.m0 * jnp.exp(-self.te_s / tissue.t2_s)
+        return jax.lax.complex(x, jnp.zeros_like(x))
+
+    @property
+    def scan_time_s(self):
+        return jnp.max(self.te_s)
+
+
+class Tofts(eqx.Module):
+    """What extended Tofts needs of a voxel."""
+
+    ktrans_per_s: Float[Array, "..."]
+    vp: Float[Array, "..."]
+    kep_per_s: Float[Array, "..."]
+
+
+class Uptake(eqx.Module):
+    """v_p c + K_trans c * exp(-k_ep t), c = t exp(-t / τ): the convolution in closed form."""
+
+    time_s: Float[Array, " readouts"]
+    decay_s: float = 40.0
+
+    def __call__(self, q: Tofts) -> Float[Array, " readouts"]:
+        t, rate = self.time_s, 1 / self.decay_s
+        gap = q.kep_per_s - rate
+        input = t * jnp.exp(-t * rate)
+        kernel = (input - (jnp.exp(-t * rate) - jnp.exp(-q.kep_per_s * t)) / gap) / gap
+        return (q.vp * input + q.ktrans_per_s * kernel) / self.decay_s
+
+
+class Case(NamedTuple):
+    """A workload: model, truth, what is free, and what else `fit` is told."""
+
+    theta: Any
+    q: Any
+    free: tuple[str, ...]
+    options: dict[str, Any]
+
+
+def cases(voxels: int) -> dict[str, Case]:
+    few = voxels // 10
+    t1, t2 = RNG.uniform(0.6, 2.0, voxels), RNG.uniform(0.03, 0.15, voxels)
+    b1 = RNG.uniform(0.8, 1.2, voxels)
+    q, s = mr.Tissue(t1_s=t1, t2_s=0.1), mr.sequence
+    echoes = mr.Tissue(t1_s=1.0, t2_s=t2)
+    trains = mr.Tissue(t1_s=1.0, t2_s=t2[:few], b1=RNG.uniform(0.6, 1.0, few))
+    water = mr.Tissue(t1_s=1.0, t2_s=0.1, adc_mm2_per_s=RNG.uniform(0.5e-3, 2e-3, voxels))
+    low, high = np.array([[0.001, 0.01, 2e-3], [0.005, 0.1, 1.2e-2]])
+    tofts = Tofts(*jnp.asarray(RNG.uniform(low, high, (voxels, 3)).T, jnp.float32))
+    uptake = FunctionModel(Uptake(jnp.arange(50) * 6.0), jnp.ones(50))
+    linear = ("ktrans_per_s", "vp")
+    kinetic = {
+        "known": Tofts(*[jnp.zeros(())] * 3),
+        "linear": linear,
+        "bounds": {"kep_per_s": (5e-4, 0.02)},
+    }
+    t1_free, t2_free, both = ("t1_s", "m0"), ("t2_s", "m0"), ("t2_s", "b1", "m0")
+    flips = np.deg2rad([2, 4, 10, 18])
+    return {
+        "t2": Case(MonoExponential(jnp.arange(1, 33) * 0.01, jnp.ones(32)), echoes, t2_free, {}),
+        "t2*": Case(s.multi_echo_gradient_echo(np.arange(1, 9) * 0.01), echoes, t2_free, {}),
+        "vfa": Case(
+            s.spoiled_gradient_echo(flips, 0.002, 0.012),
+            replace(q, b1=b1),
+            t1_free,
+            {"known": mr.Tissue(t1_s=1.0, t2_s=0.1, b1=b1)},
+        ),
+        "ir": Case(s.inversion_recovery([0.05, 0.2, 0.5, 1, 1.6, 2.5, 4], 6.0), q, t1_free, {}),
+        "sr": Case(s.saturation_recovery([0.1, 0.3, 0.7, 1.5, 3, 5], 6.0), q, t1_free, {}),
+        "look-locker": Case(s.look_locker(0.12, 0.1, 30), q, t1_free, {}),
+        "adc": Case(
+            s.diffusion_weighted([0, 300, 700, 1000], 0.06), water, ("adc_mm2_per_s", "m0"), {}
+        ),
+        "tofts": Case(uptake, tofts, ("kep_per_s", *linear), kinetic),
+        "epg": Case(
+            s.spin_echo_train(np.full(32, np.deg2rad(150)), 0.01),
+            trains,
+            both,
+            {"bounds": {"b1": (0.4, 1.15)}},
+        ),
+        "epg180": Case(
+            s.spin_echo_train(np.full(32, np.pi), 0.01),
+            trains,
+            both,
+            {"bounds": {"b1": (0.4, 1.0)}},
+        ),
+    }
+
+
+def fastest_s(run) -> tuple[float, Any]:
+    found, seconds = jax.block_until_ready(run()), []
+    for _ in range(3):
+        started = time.perf_counter()
+        jax.block_until_ready(run())
+        seconds.append(time.perf_counter() - started)
+    return min(seconds), found
+
+
+def row(name: str, kind: str, case: Case, snr: float) -> str:
+    if name == "tofts":
+        x = over_all(case)
+        sd = float(jnp.mean(jnp.max(jnp.abs(x), axis=-1))) / snr
+        data = x + sd * RNG.standard_normal(x.shape, np.float32)
+    else:
+        x = mr.simulate(case.theta, case.q)
+        sd = float(jnp.mean(jnp.max(jnp.abs(x), axis=-1))) / snr
+        data = mr.noise.complex_gaussian(case.theta, x, sd, jax.random.key(0))
+    data = data if kind in ("complex", "real") else jnp.abs(data)
+    options = case.options | ({"rician": False} if kind == "gaussian" else {})
+    field = case.free[0]
+    if kind == "fit_adc":
+        seconds, found = fastest_s(lambda: fit_adc(case.theta, data, sd))
+        value, spread = found.adc_mm2_per_s, found.adc_sd_mm2_per_s
+        good = np.isfinite(spread)
+    else:
+        seconds, found = fastest_s(lambda: mr.fit(case.theta, data, case.free, sd, **options))
+        value, spread = getattr(found.value, field), getattr(found.sd, field)
+        good = np.isfinite(spread) & (np.asarray(found.status) == CONVERGED)
+    truth = np.asarray(getattr(case.q, field))
+    error = np.asarray(value) - truth
+    z = error[good] / np.asarray(spread)[good]
+    bias = np.median(error[good] / truth[good])
+    return (
+        f"{name:12s}{kind:10s}{error.size / seconds:12,.0f}{1e2 * bias:10.2f} %"
+        f"{z.mean():9.3f}{z.std():8.3f}{1e2 * (1 - good.mean()):9.2f} %"
+    )
+
+
+def over_all(case: Case) -> Array:
+    return jax.jit(case.theta.signals)(case.q)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--snr", type=float, default=50.0)
+    parser.add_argument("--voxels", type=int, default=200_000)
+    asked = parser.parse_args()
+    print(
+        f"{'model':12s}{'data':10s}{'voxels/s':>12s}{'bias':>12s}{'z mean':>9s}{'sd':>8s}", end=""
+    )
+    print(f"{'excluded':>11s}    SNR {asked.snr:g}, {jax.local_device_count()} devices")
+    for name, case in cases(asked.voxels).items():
+        if asked.names and name not in asked.names:
+            continue
+        kinds = ["real"] if name == "tofts" else ["complex", "rician", "gaussian"]
+        for kind in kinds + (["fit_adc"] if name == "adc" else []):
+            print(row(name, kind, case, asked.snr), flush=True)
+
+
+if __name__ == "__main__":
+    main()
