@@ -16,6 +16,10 @@ Symmetric = list[list[Array]]
 Vector = list[Array]
 
 DAMPING, EASE, STIFFEN, STUCK = 1e-2, 0.1, 8.0, 1e6
+SWINGING = 0.5
+"""λ where Gauss and Newton's steps pass the optimum by far."""
+SHARE_OF_SD = {4: 2e-2, 8: 1e-8}
+"""Bytes of a number: the step at which a search ends, of a standard deviation."""
 LONGEST_STEP = 2.0
 
 
@@ -63,6 +67,16 @@ def inverse_diagonal(matrix: Symmetric) -> Vector:
     return [solve(matrix, unit)[i] for i, unit in enumerate(units)]
 
 
+def _times(matrix: Symmetric, vector: Vector) -> Vector:
+    count = len(vector)
+    rows = [[matrix[max(i, j)][min(i, j)] for j in range(count)] for i in range(count)]
+    return [_inner(row, vector) for row in rows]
+
+
+def _inner(a: Vector, b: Vector) -> Array:
+    return sum((x * y for x, y in zip(a[1:], b[1:], strict=True)), a[0] * b[0])
+
+
 class Fitted(NamedTuple):
     """Where each voxel's search ended: unknowns, cost, and the undamped step still proposed."""
 
@@ -86,15 +100,21 @@ def levenberg_marquardt(
     start: Vector,
     reach: list[float],
     iterations: int,
+    spare: int | None = None,
 ) -> Fitted:
     """The least cost of every voxel, from `start`, by damped Gauss-Newton steps.
 
         (H + λ diag H) δ = g
 
     evaluate(u) gives cost, g = -∂cost/∂u and a positive curvature H. A step is taken where it does
-    not raise the cost; λ then falls tenfold, else it grows. |u_i| is kept within reach_i. A voxel
-    is done when its step is below the square root of rounding; the loop ends with the last voxel
-    or after `iterations`. Not to be differentiated.
+    not raise the cost. λ falls where the cost falls as foretold, and grows where it does not: where
+    the model's own curvature is part of an optimum, Gauss and Newton's steps swing about it.
+    |u_i| is kept within reach_i.
+
+    A voxel is done when the step undamped is `SHARE_OF_SD` of a standard deviation, or a step is
+    below the square root of rounding; the loop ends with the last voxel or after `iterations`. The
+    cost counts in variances of the noise, or in units whose variance is 2 cost / `spare`. Not to be
+    differentiated.
 
     Marquardt 1963, doi:10.1137/0111030.
     """
@@ -122,7 +142,22 @@ def levenberg_marquardt(
         def chosen(new, old):
             return jnp.where(keep, new, old)
 
-        damping = now.damping * jnp.where(better, EASE, STIFFEN)
+        made = [t - u for t, u in zip(trial, now.at, strict=True)]
+        squared = _inner(made, _times(now.curvature, made))
+        foretold = _inner(made, now.slope) - squared / 2
+        fall = now.cost - cost
+        damping = jnp.where(
+            better,
+            jnp.where(
+                fall < 0.25 * foretold,
+                jnp.maximum(now.damping, SWINGING),
+                now.damping * jnp.where(fall > 0.75 * foretold, EASE, 1.0),
+            ),
+            jnp.maximum(now.damping, SWINGING) * STIFFEN,
+        )
+        variance = 1.0 if spare is None else 2 * now.cost / max(spare, 1)
+        near = squared * (1 + now.damping) ** 2 < SHARE_OF_SD[dtype.itemsize] ** 2 * variance
+        near = ((moved < small) | near) & (now.count > 0)
         return _State(
             now.count + 1,
             *jax.tree.map(
@@ -131,7 +166,7 @@ def levenberg_marquardt(
                 (now.at, now.cost, now.slope, now.curvature),
             ),
             damping,
-            now.done | ((moved < small) & (now.count > 0)) | (damping > STUCK),
+            now.done | near | (damping > STUCK),
         )
 
     def unfinished(now: _State) -> Array:
@@ -146,7 +181,7 @@ def levenberg_marquardt(
         jnp.full_like(still, jnp.inf),
         [still] * len(start),
         triangle,
-        jnp.full_like(still, DAMPING / EASE),
+        jnp.full_like(still, DAMPING),
         jnp.zeros(still.shape, bool),
     )
     end = jax.lax.while_loop(unfinished, improve, begin)

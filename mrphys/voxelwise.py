@@ -251,11 +251,15 @@ def rician(chunk: Chunk, measured: Rows) -> Callable[[Vector], tuple[Array, Vect
         expected, moves = scale * basis, [scale * slope[0][0] for slope in slopes]
         if chunk.ask.amplitudes:
             moves.append(expected)
-        pull, weight = jax.lax.optimization_barrier(
-            (m * bessel_ratio(m * expected) - expected, rician_information(expected))
+        cost, pull, weight = jax.lax.optimization_barrier(
+            (
+                rician_cost(m, expected),
+                m * bessel_ratio(m * expected) - expected,
+                rician_information(expected),
+            )
         )
         return (
-            jnp.sum(rician_cost(m, expected), axis=0),
+            jnp.sum(cost, axis=0),
             [jnp.sum(move * pull, axis=0) for move in moves],
             gram([(move,) for move in moves], [(weight * move,) for move in moves]),
         )
@@ -347,7 +351,9 @@ def _search(chunk: Chunk, measured: Rows, start: Vector | None) -> tuple[Array, 
         return end.at, end.step
     step = jnp.zeros_like(chunk.unit)[None]
     if u:
-        end = levenberg_marquardt(projected(chunk, measured), u, [REACH] * len(u), ask.iterations)
+        spare = sum(part.shape[0] for part in measured) - ask.count
+        reach = [REACH] * len(u)
+        end = levenberg_marquardt(projected(chunk, measured), u, reach, ask.iterations, spare)
         u, step = [*end.at], end.step
     return chunk.coordinates(u, _amplitudes_at(chunk, u, measured)), step
 
