@@ -163,7 +163,7 @@ def row(name: str, kind: str, case: Case, snr: float) -> str:
         sd = float(jnp.mean(jnp.max(jnp.abs(x), axis=-1))) / snr
         data = mr.noise.complex_gaussian(case.theta, x, sd, jax.random.key(0))
     data = data if kind in ("complex", "real") else jnp.abs(data)
-    options = case.options | ({"rician": False} if kind == "gaussian" else {})
+    options: dict[str, Any] = case.options | ({"rician": False} if kind == "gaussian" else {})
     field = case.free[0]
     if kind == "fit_adc":
         seconds, found = fastest_s(lambda: fit_adc(case.theta, data, sd))
@@ -188,7 +188,7 @@ def over_all(case: Case) -> Array:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--snr", type=float, default=50.0)
     parser.add_argument("--voxels", type=int, default=200_000)

@@ -134,14 +134,7 @@ def levenberg_marquardt(
             jnp.stack([jnp.abs(t - u) for t, u in zip(trial, now.at, strict=True)]), axis=0
         )
         cost, slope, curvature = evaluate(trial)
-        better = (cost <= now.cost + noise * jnp.abs(now.cost)) | (
-            (now.count == 0) & (cost < jnp.inf)
-        )
-        keep = better & ~now.done
-
-        def chosen(new, old):
-            return jnp.where(keep, new, old)
-
+        better = cost <= now.cost + noise * jnp.abs(now.cost)
         made = [t - u for t, u in zip(trial, now.at, strict=True)]
         squared = _inner(made, _times(now.curvature, made))
         foretold = _inner(made, now.slope) - squared / 2
@@ -158,16 +151,13 @@ def levenberg_marquardt(
         variance = 1.0 if spare is None else 2 * now.cost / max(spare, 1)
         near = squared * (1 + now.damping) ** 2 < SHARE_OF_SD[dtype.itemsize] ** 2 * variance
         near = ((moved < small) | near) & (now.count > 0)
-        return _State(
-            now.count + 1,
-            *jax.tree.map(
-                chosen,
-                (trial, cost, slope, curvature),
-                (now.at, now.cost, now.slope, now.curvature),
-            ),
-            damping,
-            now.done | near | (damping > STUCK),
+        done = now.done | near | (damping > STUCK)
+        at, cost, slope, curvature = jax.tree.map(
+            lambda new, old: jnp.where(better & ~now.done, new, old),
+            (trial, cost, slope, curvature),
+            (now.at, now.cost, now.slope, now.curvature),
         )
+        return _State(now.count + 1, at, cost, slope, curvature, damping, done)
 
     def unfinished(now: _State) -> Array:
         return (now.count <= iterations) & ~jnp.all(now.done)

@@ -1,4 +1,4 @@
-"""How probable a datum is: of Gaussian noise, and of magnitudes (Rice)."""
+"""How probable a magnitude is (Rice), and what it tells of its amplitude."""
 
 import jax
 import jax.numpy as jnp
@@ -37,11 +37,6 @@ def _(primals, tangents):
     series = y**2 * (1 / 2 + y * (1 / 4 + y * (3 / 8 + y * 25 / 32)))
     slope = jnp.where(far, series, jnp.where(near_zero, 0.5, exact))
     return ratio, slope * tangent
-
-
-def gaussian_cost(m: Float[Array, "..."], expected: Float[Array, "..."]) -> Float[Array, "..."]:
-    """-log p(m) in units of the noise, but for a constant: (m - A)² / 2."""
-    return (m - expected) ** 2 / 2
 
 
 def rician_cost(m: Float[Array, "..."], amplitude: Float[Array, "..."]) -> Float[Array, "..."]:

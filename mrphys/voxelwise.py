@@ -427,7 +427,8 @@ def _described(found: _Optimum, noise: Array | None) -> Found:
         return tuple(jnp.where(failed, 0.0, value) for value in maps)
 
     phases = [v[i + 1] for i in at[len(ask.unknowns) :]] if ask.data == "complex" else []
-    return Found(told(values), tuple(sds), told(phases), *told((residual, noise)), status)
+    kept, sd = told((residual, noise))
+    return Found(told(values), tuple(sds), told(phases), kept, sd, status)
 
 
 def _values(chunk: Chunk, v: Array) -> tuple[list[int], Vector, Vector, Vector]:

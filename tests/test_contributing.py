@@ -31,6 +31,8 @@ def test_signal_model(examples):
     assert x.shape == (2, 2)
     np.testing.assert_allclose(jnp.diagonal(x), 0, atol=1e-12)
     assert np.abs(x[0, 1]) > 0.1
+    np.testing.assert_allclose(examples["est"].value.rate_per_s, [0.05, 0.1], rtol=1e-6)
+    assert (examples["est"].sd.capacity > 0).all()
 
 
 def test_growth_law(examples):
