@@ -21,6 +21,7 @@ from mrphys import (
     io,
     mapping,
     noise,
+    perfusion,
     phantom,
     rf,
     sequence,
