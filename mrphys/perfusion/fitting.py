@@ -173,6 +173,7 @@ def _described(
         direction = with_fields(still, (name,), (one,))
         slopes.append(jax.jvp(model.signals, (rows,), (direction,))[1])
         moves.append(jax.jvp(fields, (rows,), (direction,))[1])
+    slopes, moves = jax.lax.optimization_barrier((slopes, moves))
     values = fields(rows)
     count = len(ask.names)
     information = [
@@ -182,6 +183,7 @@ def _described(
     if ask.arterial_scale_sd:
         errors.append(ask.arterial_scale_sd * model.signals(rows))
     seen = [[jnp.sum(slope * error, axis=-1) for slope in slopes] for error in errors]
+    information, seen = jax.lax.optimization_barrier((information, seen))
     sds = []
     for m, value in enumerate(values):
         gradient = [move[m] for move in moves]

@@ -85,7 +85,7 @@ def subspace(theta: DynamicSeries, slowest_per_s: float, fastest_per_s: float) -
     rows = np.asarray(jnp.concatenate([curves[::2], plasma, kept]), float)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
-    count = int(np.sum(sizes > DROPPED[dtype.name] * sizes[0]))
+    count = 4 * -(-int(np.sum(sizes > DROPPED[dtype.name] * sizes[0])) // 4)
     basis = jnp.asarray(directions[:count].T, dtype)
     table = jnp.concatenate([curves @ basis, spacing * (slopes @ basis)], axis=1)
     return Subspace(
