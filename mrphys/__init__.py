@@ -8,6 +8,7 @@ y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive i
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC
    information, cramer_rao   how well θ could determine q
+   perfusion                 contrast agents: kinetics, flow, volume, from signal to maps
    Volume, units, io         images in space, constants and range checks, files
 """
 
@@ -59,6 +60,7 @@ __all__ = [
     "io",
     "mapping",
     "noise",
+    "perfusion",
     "phantom",
     "rf",
     "sequence",

@@ -21,7 +21,7 @@ def _real(value: ArrayLike | list | tuple) -> Float[Array, "..."]:
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
-def check_series_times(where: str, times_s: Values) -> None:
+def check_series_times(where: str, times_s: ArrayLike | list) -> None:
     """Raise InputError unless times increase strictly and span 20 s to 2 h."""
     if isinstance(times_s, Tracer):
         return
@@ -123,7 +123,7 @@ def georgiou_2019(times_s: Values, arrival_s: Values = 0.0) -> Float[Array, "...
     """Concentration in whole blood, mmol/l, of 0.1 mmol/kg: gamma variates, one for each passage
     of the circulation, under three rates of clearance; 0 before arrival.
 
-        Σ_j A_j exp(-m_j t) Σ_k g(t - k τ; k + (k + 1) α, β),  g(t; a, β) = tᵃ exp(-t/β) / β^(a+1) a!
+        Σ_j A_j exp(-m_j t) Σ_k g(t - k τ; k + (k + 1) α),   g(t; a) = tᵃ exp(-t/β) / (β^(a+1) a!)
 
     t in minutes. The constants are those published, with the digits that their rounding took:
     found by least squares from the published curve, which they meet to 3e-5 mmol/l.

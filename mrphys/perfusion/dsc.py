@@ -73,7 +73,7 @@ def vascular_maps(
 
     kappa = (1 - H_artery) / ((1 - H_capillary) ρ), about 0.7 ml/g, turns volumes of agent into
     volumes of blood per mass. Differentiable in both curves. Raises InputError for times not
-    evenly spaced, an input shorter than the series or without a bolus, and shapes that do not match.
+    evenly spaced, an input without a bolus, and shapes that do not match.
     """
     times, c, c_a = _checked(times_s, tissue, arterial)
     step_s = (times[-1] - times[0]) / (times.size - 1)
@@ -178,7 +178,7 @@ def _checked(times_s: ArrayLike, tissue: ArrayLike, arterial: ArrayLike) -> tupl
         raise InputError(Problem(where, found, "one value of each curve for each time", cause))
     if any(isinstance(value, Tracer) for value in (times, c_a)):
         return times, c, c_a
-    check_series_times(f"{where}: times_s", np.asarray(times))
+    check_series_times(f"{where}: times_s", times)
     steps = np.diff(np.asarray(times, float))
     check_range(f"{where}: longest / shortest step", np.ptp(steps) / steps.mean(), 0.0, 0.01, "")
     check_finite(f"{where}: arterial input", c_a)

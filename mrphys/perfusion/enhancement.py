@@ -58,7 +58,7 @@ def enhancement(
     Evelhoch 1999, doi:10.1002/(SICI)1522-2586(199909)10:3<254::AID-JMRI5>3.0.CO;2-9.
     """
     where = "enhancement"
-    check_series_times(f"{where}: times_s", times_s if isinstance(times_s, Tracer) else np.asarray(times_s))
+    check_series_times(f"{where}: times_s", times_s)
     times, c = jnp.asarray(times_s, jnp.asarray(c).dtype), jnp.asarray(c)
     end_s = arrival_s + window_s
     if c.shape[-1:] != times.shape:

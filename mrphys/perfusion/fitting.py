@@ -1,6 +1,5 @@
 """Maps of kinetic parameters, each with its standard deviation, from concentrations."""
 
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -12,13 +11,12 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from mrphys.errors import InputError, Problem
 from mrphys.least_squares import solve
-from mrphys.mapping import CONVERGED, FAILED, ILL_DETERMINED, MASKED, Estimate, fit
+from mrphys.mapping import FAILED, ILL_DETERMINED, MASKED, Estimate, fit
 from mrphys.perfusion.conversion import AMPLITUDES, RATES, compartments, exponentials
 from mrphys.perfusion.series import DynamicSeries
 from mrphys.perfusion.subspace import Subspace, subspace
 from mrphys.perfusion.tracer_kinetics import Exponentials, Kinetics
 from mrphys.simulate import over_voxels
-from mrphys.units import check_range
 from mrphys.voxelwise import with_fields
 
 SLOWEST, FASTEST = 0.01, 5.0
@@ -111,11 +109,15 @@ def fit_kinetics(
     if modes is not None:
         modes = modes.reshape(-1, *modes.shape[-2:])
     lost = [~jnp.isfinite(getattr(found.sd, name)).reshape(-1) for name in RATES[model]]
-    given = _Optimum(rows, noise.reshape(-1), found.status.reshape(-1), jnp.stack(lost, -1) if lost else None, modes)
-    model_used = theta if small is None else small
-    values, sds, status = over_voxels(
-        eqx.Partial(_described, ask), (model_used, theta), given, chunk
+    given = _Optimum(
+        rows,
+        noise.reshape(-1),
+        found.status.reshape(-1),
+        jnp.stack(lost, -1) if lost else None,
+        modes,
     )
+    models = theta if small is None else small, theta
+    values, sds, status = over_voxels(eqx.Partial(_described, ask), models, given, chunk)
     maps = [[part.reshape(shape) for part in parts] for parts in (values, sds)]
     return Estimate(
         value=model(*maps[0]),
@@ -246,27 +248,30 @@ def _usable(theta: DynamicSeries, data: Array, model: Any, mask: Any) -> Array:
         raise InputError(Problem(f"{where}: x", f"shape {data.shape}", expected, "time not last"))
     if mask is not None and mask.shape != data.shape[:-1]:
         expected = f"shape {data.shape[:-1]}"
-        raise InputError(Problem(f"{where}: mask", f"shape {mask.shape}", expected, "another image"))
-    usable = jnp.isfinite(data).all(axis=-1)
-    if mask is not None:
-        usable &= mask
-    if not isinstance(data, Tracer) and not isinstance(usable, Tracer):
-        _check_concentrations(where, theta, data, usable)
+        raise InputError(
+            Problem(f"{where}: mask", f"shape {mask.shape}", expected, "another image")
+        )
+    usable, *told = _summary(data, None if mask is None else jnp.asarray(mask))
+    if not isinstance(usable, Tracer):
+        _check_concentrations(where, theta, *map(float, told))
     return usable
 
 
 @jax.jit
-def _summary(data: Array, usable: Array) -> tuple[Array, Array, Array]:
-    """Voxels, those significantly negative on average, and the largest value of all."""
+def _summary(data: Array, mask: Array | None) -> tuple[Array, Array, Array, Array]:
+    """Voxels to fit, how many, how many significantly negative on average, the largest value."""
+    usable = jnp.isfinite(data).all(axis=-1)
+    usable = usable if mask is None else usable & mask
     fine = jnp.where(usable[..., None], data, 0.0)
     mean = jnp.mean(fine, axis=-1)
     spread = jnp.sqrt(jnp.mean(jnp.diff(fine, axis=-1) ** 2, axis=-1) / 2 / data.shape[-1])
     negative = jnp.sum((mean < -3 * spread) & usable)
-    return jnp.sum(usable), negative, jnp.max(jnp.abs(fine))
+    return usable, jnp.sum(usable), negative, jnp.max(jnp.abs(fine))
 
 
-def _check_concentrations(where: str, theta: DynamicSeries, data: Array, usable: Array) -> None:
-    voxels, negative, largest = (float(value) for value in _summary(data, usable))
+def _check_concentrations(
+    where: str, theta: DynamicSeries, voxels: float, negative: float, largest: float
+) -> None:
     if not voxels:
         raise InputError(Problem(f"{where}: x", "no voxel to fit", "finite voxels in the mask"))
     if negative > 0.9 * voxels:
@@ -280,4 +285,3 @@ def _check_concentrations(where: str, theta: DynamicSeries, data: Array, usable:
         found = f"a largest of {largest:g} mmol/l, the input's being {peak:g} mmol/l"
         cause = "mol/l given for mmol/l" if largest < peak else "µmol/l, or signals, for mmol/l"
         raise InputError(Problem(f"{where}: x", found, "tissue and artery in one unit", cause))
-    check_range(f"{where}: x", largest, 0.0, np.inf, "mmol/l")

@@ -36,11 +36,11 @@ class DynamicSeries(eqx.Module):
         plasma, washouts = rows.response()
         nodes_s, c = self.arterial.times_s, self.arterial.plasma_mmol_per_l
         voxels = np.broadcast_shapes(*(leaf.shape for leaf in jax.tree.leaves(rows)))
-        total = jnp.zeros((len(nodes_s), *voxels), c.dtype)
         if self.aligned and rows.delay_s is None:
+            total = jnp.zeros((1, 1), c.dtype) if plasma is None else plasma * c[:, None]
             for washout in washouts:
                 total = total + washed_out(washout, nodes_s, c)
-            return (total if plasma is None else total + plasma * c[:, None]).T
+            return total.T
         late_s = jnp.zeros(voxels, c.dtype) if rows.delay_s is None else rows.delay_s
         times_s = self.times_s[:, None] - late_s
         at = jnp.clip(jnp.searchsorted(nodes_s, times_s, side="right") - 1, 0, len(nodes_s) - 1)
@@ -82,9 +82,7 @@ def dynamic_series(
     return DynamicSeries(times, eqx.tree_at(lambda a: a.times_s, arterial, nodes), aligned)
 
 
-def concentration(
-    theta: DynamicSeries, q: Kinetics
-) -> Float[Array, "*voxels readouts"]:
+def concentration(theta: DynamicSeries, q: Kinetics) -> Float[Array, "*voxels readouts"]:
     """C(t) of any shape of voxels, mmol/l: see `mrphys.perfusion.tracer_kinetics`.
 
     Exact where the input is linear between its samples; otherwise of second order in their spacing.

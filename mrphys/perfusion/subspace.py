@@ -37,6 +37,7 @@ class Subspace(eqx.Module):
         """One."""
         return jnp.ones(self.plasma.shape, self.plasma.dtype)
 
+    @eqx.filter_jit
     def project(
         self, x: Float[Array, "*voxels readouts"]
     ) -> tuple[Float[Array, "*voxels numbers"], Float[Array, "*voxels"]]:
@@ -77,27 +78,24 @@ def subspace(theta: DynamicSeries, slowest_per_s: float, fastest_per_s: float) -
     log_k = np.linspace(np.log(slowest_per_s), np.log(fastest_per_s), NODES)
     spacing = float(log_k[1] - log_k[0])
     dtype = theta.arterial.plasma_mmol_per_l.dtype
-    places = jnp.asarray(log_k, dtype)
-    one, zero = jnp.ones(1, dtype), jnp.zeros(1, dtype)
-    curves, slopes = _table(theta, places)
-    plasma = theta.signals(Exponentials(plasma=one, kept_per_s=zero))
-    kept = theta.signals(Exponentials(kept_per_s=one))
+    curves, slopes, plasma, kept = _table(theta, jnp.asarray(log_k, dtype))
     rows = np.asarray(jnp.concatenate([curves[::2], plasma, kept]), float)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
     count = 4 * -(-int(np.sum(sizes > DROPPED[dtype.name] * sizes[0])) // 4)
     basis = jnp.asarray(directions[:count].T, dtype)
     table = jnp.concatenate([curves @ basis, spacing * (slopes @ basis)], axis=1)
-    return Subspace(
-        basis, (plasma @ basis)[0], (kept @ basis)[0], table, float(log_k[0]), spacing
-    )
+    return Subspace(basis, (plasma @ basis)[0], (kept @ basis)[0], table, float(log_k[0]), spacing)
 
 
 @eqx.filter_jit
-def _table(theta: DynamicSeries, log_k: Float[Array, " nodes"]) -> tuple[Array, Array]:
-    """Curves, and their derivatives in log k."""
+def _table(theta: DynamicSeries, log_k: Float[Array, " nodes"]) -> tuple[Array, ...]:
+    """Curves and their derivatives in log k; the input itself and its integral."""
+    one = jnp.ones_like(log_k)
 
     def curves(log_k: Array) -> Array:
-        return theta.signals(Exponentials(inflow_per_s=jnp.ones_like(log_k), rate_per_s=jnp.exp(log_k)))
+        return theta.signals(Exponentials(inflow_per_s=one, rate_per_s=jnp.exp(log_k)))
 
-    return jax.jvp(curves, (log_k,), (jnp.ones_like(log_k),))
+    plasma = theta.signals(Exponentials(plasma=one[:1]))
+    kept = theta.signals(Exponentials(kept_per_s=one[:1]))
+    return *jax.jvp(curves, (log_k,), (one,)), plasma, kept

@@ -1,8 +1,9 @@
 """What tissue does with a tracer: its impulse response, a sum of exponentials.
 
-    C(t) = v_p c_a(t - delay) + Σ_j inflow_j ∫ exp(-(outflow_j / volume_j) (t - τ)) c_a(τ - delay) dτ
+    C(t) = v_p c_a(t) + Σ_j inflow_j ∫ exp(-(outflow_j / volume_j) (t - τ)) c_a(τ) dτ
 
-with c_a the concentration in arterial plasma and C that in tissue. What is a special case of what:
+with c_a the concentration in arterial plasma, which may come with a delay, and C that in tissue.
+What is a special case of what:
 
     TwoCompartmentExchange  F_p, PS, v_e, v_p: plasma and interstitium, exchanging
       -> v_e large              TwoCompartmentUptake  F_p, PS, v_p: nothing comes back
