@@ -8,6 +8,7 @@ for curves in one unit, such as ΔR2*. Flows are in ml per ml of tissue and seco
 Østergaard et al. 1996, doi:10.1002/mrm.1910360510.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import equinox as eqx
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from mrphys.errors import InputError, Problem
 from mrphys.perfusion.arterial_input import check_series_times
@@ -55,7 +56,7 @@ class Leakage(NamedTuple):
 def vascular_maps(
     times_s: ArrayLike,
     tissue: Float[Array | np.ndarray, "*voxels readouts"],
-    arterial: Float[Array | np.ndarray, " readouts"],
+    arterial: Float[Array | np.ndarray, " images"],
     method: Method = "osvd",
     *,
     threshold: float = 0.1,
@@ -78,74 +79,73 @@ def vascular_maps(
     times, c, c_a = _checked(times_s, tissue, arterial)
     step_s = (times[-1] - times[0]) / (times.size - 1)
     images = times.size
-    kappa = jnp.asarray(kappa, c.dtype)
-    neighbours = jnp.pad(c_a, 1, mode="constant")
+    neighbours = jnp.pad(c_a, 1)
     smooth = (neighbours[:-2] + 4 * c_a + neighbours[2:]) / 6  # both linear between images
     spectrum = jnp.fft.rfft(step_s * smooth, 2 * images)
-    seen = jnp.fft.rfft(c, 2 * images)
     size = jnp.abs(spectrum)
     share = size / jnp.max(size)
     inverse = jnp.conj(spectrum) / jnp.where(size > 0, size, 1.0) ** 2
+    area = jnp.trapezoid(c_a, times)
 
-    def residue(weight: Float[Array, "..."]) -> Float[Array, "..."]:
-        return jnp.fft.irfft(seen * inverse * weight, 2 * images)
+    def of(c: Array, kappa: Array) -> tuple[Array, ...]:
+        seen = jnp.fft.rfft(c, 2 * images)
 
-    if method == "csvd":
-        found = residue((share > threshold).astype(c.dtype))
-    elif method == "osvd":
-        found = _least_oscillating(residue, share)
-    else:
-        found = residue(_cross_validated(seen, share))
-    peak = jnp.max(found, axis=-1)
-    flows = peak > 0
-    at = jnp.argmax(found, axis=-1)
-    late = jnp.where(at >= images, at - 2 * images, at) * step_s
-    volume = jnp.trapezoid(c, times, axis=-1) / jnp.trapezoid(c_a, times)
-    transit = volume / jnp.where(flows, peak, 1.0)
-    return VascularMaps(
-        cbv=kappa * volume,
-        cbf_per_s=jnp.where(flows, kappa * peak, jnp.nan),
-        mtt_s=jnp.where(flows, transit, jnp.nan),
-        tmax_s=jnp.where(flows, late, jnp.nan),
-        residue_per_s=kappa * found,
-    )
+        def residue(weight: Array) -> Array:
+            return jnp.fft.irfft(seen * inverse * weight, 2 * images)
+
+        if method == "csvd":
+            found = residue((share > threshold).astype(c.dtype))
+        elif method == "osvd":
+            found = _least_oscillating(residue, share)
+        else:
+            found = residue(_cross_validated(seen, share))
+        at, peak = jnp.argmax(found), jnp.max(found)
+        flows = peak > 0
+        volume = jnp.trapezoid(c, times) / area
+        transit_s = volume / jnp.where(flows, peak, 1.0)
+        late_s = jnp.where(at >= images, at - 2 * images, at) * step_s
+        three = jnp.where(flows, jnp.stack([kappa * peak, transit_s, late_s]), jnp.nan)
+        return kappa * volume, *three, kappa * found
+
+    wide = jnp.vectorize(of, signature="(t),()->(),(),(),(),(n)")
+    return VascularMaps(*wide(c, jnp.asarray(kappa, c.dtype)))
 
 
-def _least_oscillating(residue, share: Float[Array, " numbers"]) -> Float[Array, "..."]:
+def _least_oscillating(
+    residue: Callable[[Array], Array], share: Float[Array, " numbers"]
+) -> Float[Array, " times"]:
     """The residue function of the smallest threshold at which it oscillates little enough."""
 
     def tried(best: tuple[Array, Array], threshold: Array) -> tuple[tuple[Array, Array], None]:
         found, done = best
         new = residue((share > threshold).astype(share.dtype))
-        bends = jnp.abs(jnp.roll(new, -1, axis=-1) - 2 * new + jnp.roll(new, 1, axis=-1))
-        top = jnp.max(new, axis=-1)
-        calm = jnp.sum(bends, axis=-1) < OSCILLATION * bends.shape[-1] * top
-        return (jnp.where(done[..., None], found, new), done | calm), None
+        bends = jnp.abs(jnp.roll(new, -1) - 2 * new + jnp.roll(new, 1))
+        calm = jnp.sum(bends) < OSCILLATION * bends.size * jnp.max(new)
+        return (jnp.where(done, found, new), done | calm), None
 
-    first = residue(jnp.ones_like(share))
-    begin = first, jnp.zeros(first.shape[:-1], bool)
+    begin = residue(jnp.ones_like(share)), jnp.zeros((), bool)
     return jax.lax.scan(tried, begin, jnp.asarray(THRESHOLDS, share.dtype))[0][0]
 
 
 def _cross_validated(
-    seen: Array, share: Float[Array, " numbers"]
-) -> Float[Array, "*voxels numbers"]:
+    seen: Inexact[Array, " numbers"], share: Float[Array, " numbers"]
+) -> Float[Array, " numbers"]:
     """Tikhonov's weights at the penalty of least |c - fit|² / (numbers not used)²."""
     power = jax.lax.stop_gradient(jnp.abs(seen) ** 2)
 
     def score(penalty: Array) -> Array:
         left = penalty**2 / (share**2 + penalty**2)
-        return jnp.sum(left**2 * power, axis=-1) / jnp.sum(left) ** 2
+        return jnp.sum(left**2 * power) / jnp.sum(left) ** 2
 
     penalties = jnp.asarray(PENALTIES, share.dtype)
-    best = penalties[jnp.argmin(jax.lax.map(score, penalties), axis=0)][..., None]
+    best = penalties[jnp.argmin(jax.lax.map(score, penalties))]
     return share**2 / (share**2 + best**2)
 
 
 def leakage_corrected(
     times_s: ArrayLike,
     tissue: Float[Array | np.ndarray, "*voxels readouts"],
-    reference: Float[Array | np.ndarray, " readouts"],
+    reference: Float[Array | np.ndarray, " images"],
 ) -> Leakage:
     """ΔR2* freed of what an agent outside the vessels adds, by T1 (k2 > 0) or T2* (k2 < 0):
 
@@ -159,13 +159,16 @@ def leakage_corrected(
     steps = jnp.diff(times) * (r[1:] + r[:-1]) / 2
     whole = jnp.concatenate([jnp.zeros(1, r.dtype), jnp.cumsum(steps)])
     aa, ab, bb = r @ r, -(r @ whole), whole @ whole
-    a, b = c @ r, -(c @ whole)
     determinant = aa * bb - ab**2
-    k1, k2 = (bb * a - ab * b) / determinant, (aa * b - ab * a) / determinant
-    left = c - k1[..., None] * r + k2[..., None] * whole
-    noise = jnp.sqrt(jnp.sum(left**2, axis=-1) / (times.size - 2))
-    sd = noise * jnp.sqrt(aa / determinant)
-    return Leakage(c + k2[..., None] * whole, k1, k2, sd)
+
+    def of(c: Array) -> tuple[Array, ...]:
+        a, b = c @ r, -(c @ whole)
+        k1, k2 = (bb * a - ab * b) / determinant, (aa * b - ab * a) / determinant
+        left = c - k1 * r + k2 * whole
+        noise = jnp.sqrt(jnp.sum(left**2) / (times.size - 2))
+        return c + k2 * whole, k1, k2, noise * jnp.sqrt(aa / determinant)
+
+    return Leakage(*jnp.vectorize(of, signature="(t)->(t),(),(),()")(c))
 
 
 def _checked(times_s: ArrayLike, tissue: ArrayLike, arterial: ArrayLike) -> tuple[Array, ...]:

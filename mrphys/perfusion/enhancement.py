@@ -30,18 +30,19 @@ def bolus_arrival_s(
     times_s: ArrayLike, c: Float[Array | np.ndarray, "*voxels readouts"], share: float = 0.1
 ) -> Float[Array, "*voxels"]:
     """When a curve last crosses a share of its peak on its way to it, between images linearly."""
-    times, c = jnp.asarray(times_s), jnp.asarray(c)
-    top = jnp.argmax(c, axis=-1)[..., None]
-    level = share * jnp.max(c, axis=-1, keepdims=True)
-    index = jnp.arange(c.shape[-1])
-    below = (c < level) & (index.reshape((1,) * (c.ndim - 1) + (-1,)) < top)
-    last = jnp.max(jnp.where(below, index.reshape((1,) * (c.ndim - 1) + (-1,)), -1), axis=-1)
-    start = jnp.maximum(last, 0)[..., None]
-    here, there = (jnp.take_along_axis(c, start + i, axis=-1) for i in (0, 1))
-    rise = there - here
-    part = jnp.where(rise > 0, (level - here) / jnp.where(rise > 0, rise, 1.0), 0.0)[..., 0]
-    found = times[start[..., 0]] + part * (times[start[..., 0] + 1] - times[start[..., 0]])
-    return jnp.where(last >= 0, found, times[0])
+    c = jnp.asarray(c)
+    times = jnp.asarray(times_s, c.dtype)
+
+    def of(c: Array) -> Array:
+        level = share * jnp.max(c)
+        below = (c < level) & (jnp.arange(c.size) < jnp.argmax(c))
+        last = jnp.max(jnp.where(below, jnp.arange(c.size), -1))
+        at = jnp.clip(last, 0, c.size - 2)
+        rise = c[at + 1] - c[at]
+        part = jnp.where(rise > 0, (level - c[at]) / jnp.where(rise > 0, rise, 1.0), 0.0)
+        return jnp.where(last >= 0, times[at] + part * (times[at + 1] - times[at]), times[0])
+
+    return jnp.vectorize(of, signature="(t)->()")(c)
 
 
 def enhancement(
@@ -59,8 +60,8 @@ def enhancement(
     """
     where = "enhancement"
     check_series_times(f"{where}: times_s", times_s)
-    times, c = jnp.asarray(times_s, jnp.asarray(c).dtype), jnp.asarray(c)
-    end_s = arrival_s + window_s
+    c = jnp.asarray(c)
+    times, end_s = jnp.asarray(times_s, c.dtype), arrival_s + window_s
     if c.shape[-1:] != times.shape:
         found, expected = f"shape {c.shape}", f"a last axis of {times.size} images"
         raise InputError(Problem(f"{where}: c", found, expected, "time not last"))
@@ -69,22 +70,21 @@ def enhancement(
         expected = f"within the series, {float(times[0]):g} to {float(times[-1]):g} s"
         cause = "minutes given for seconds, or a series too short for this window"
         raise InputError(Problem(f"{where}: arrival_s, window_s", found, expected, cause))
-    start, stop = (jnp.clip(times, arrival_s, end_s)[i] for i in (slice(None, -1), slice(1, None)))
-    width = jnp.diff(times)
-    rise = jnp.diff(c, axis=-1) / width
-    middle = c[..., :-1] + rise * ((start + stop) / 2 - times[:-1])
-    auc = jnp.sum(middle * (stop - start), axis=-1)
-    after = times >= arrival_s
-    seen = jnp.where(after, c, -jnp.inf)
-    top = jnp.argmax(seen, axis=-1)
-    peak = jnp.max(seen, axis=-1)
-    to_peak = times[top] - arrival_s
-    segment = jnp.clip(jnp.searchsorted(times, arrival_s, side="right") - 1, 0, times.size - 2)
-    first = c[..., segment] + rise[..., segment] * (arrival_s - times[segment])
-    wash_in = (peak - first) / jnp.where(to_peak > 0, to_peak, 1.0)
-    late = (times >= times[top][..., None]).astype(c.dtype)
-    count = jnp.sum(late, axis=-1, keepdims=True)
-    left_s = times - jnp.sum(late * times, axis=-1, keepdims=True) / count
-    spread = jnp.sum(late * left_s**2, axis=-1)
-    fall = jnp.sum(late * left_s * c, axis=-1) / jnp.where(spread > 0, spread, 1.0)
-    return Enhancement(auc, peak, to_peak, jnp.where(to_peak > 0, wash_in, 0.0), fall)
+
+    def of(c: Array) -> tuple[Array, ...]:
+        slopes = jnp.diff(c) / jnp.diff(times)
+        inside = jnp.clip(times, arrival_s, end_s)
+        middle = c[:-1] + slopes * ((inside[1:] + inside[:-1]) / 2 - times[:-1])
+        top = jnp.argmax(jnp.where(times >= arrival_s, c, -jnp.inf))
+        peak, to_peak_s = c[top], times[top] - arrival_s
+        before = jnp.clip(jnp.searchsorted(times, arrival_s, side="right") - 1, 0, times.size - 2)
+        first = c[before] + slopes[before] * (arrival_s - times[before])
+        wash_in = (peak - first) / jnp.where(to_peak_s > 0, to_peak_s, 1.0)
+        late = (times >= times[top]).astype(c.dtype)
+        centred_s = late * (times - jnp.sum(late * times) / jnp.sum(late))
+        spread = jnp.sum(centred_s**2)
+        wash_out = jnp.sum(centred_s * c) / jnp.where(spread > 0, spread, 1.0)
+        wash_in = jnp.where(to_peak_s > 0, wash_in, 0.0)
+        return jnp.sum(middle * jnp.diff(inside)), peak, to_peak_s, wash_in, wash_out
+
+    return Enhancement(*jnp.vectorize(of, signature="(t)->(),(),(),(),()")(c))

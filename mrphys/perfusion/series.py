@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mrphys.errors import InputError, Problem
 from mrphys.perfusion.arterial_input import ArterialInput, check_series_times
-from mrphys.perfusion.convolution import step, washed_out
+from mrphys.perfusion.convolution import Washout, step, washed_out
 from mrphys.perfusion.tracer_kinetics import Kinetics
 from mrphys.simulate import over_voxels
 
@@ -37,19 +37,19 @@ class DynamicSeries(eqx.Module):
         nodes_s, c = self.arterial.times_s, self.arterial.plasma_mmol_per_l
         voxels = np.broadcast_shapes(*(leaf.shape for leaf in jax.tree.leaves(rows)))
         if self.aligned and rows.delay_s is None:
-            total = jnp.zeros((1, 1), c.dtype) if plasma is None else plasma * c[:, None]
+            total = jnp.zeros((1, 1), c.dtype) if plasma is None else plasma[None] * c[:, None]
             for washout in washouts:
                 total = total + washed_out(washout, nodes_s, c)
             return total.T
         late_s = jnp.zeros(voxels, c.dtype) if rows.delay_s is None else rows.delay_s
-        times_s = self.times_s[:, None] - late_s
+        times_s = self.times_s[:, None] - late_s[None]
         at = jnp.clip(jnp.searchsorted(nodes_s, times_s, side="right") - 1, 0, len(nodes_s) - 1)
         past_s = jnp.maximum(times_s - nodes_s[at], 0.0)
         here, there = c[at], self.arterial.at(times_s)
-        seen = jnp.zeros(times_s.shape, c.dtype) if plasma is None else plasma * there
+        seen = jnp.zeros(times_s.shape, c.dtype) if plasma is None else plasma[None] * there
         for washout in washouts:
             states = washed_out(washout, nodes_s, c)
-            decay, before, after = step(washout, past_s)
+            decay, before, after = step(Washout(*(part[None] for part in washout)), past_s)
             inside = decay * jnp.take_along_axis(states, at, axis=0) + before * here + after * there
             seen = seen + jnp.where(times_s >= nodes_s[0], inside, 0.0)
         return seen.T

@@ -40,7 +40,8 @@ def signal_of_concentration(
     The steady state of each image (Ernst, Anderson 1966, doi:10.1063/1.1719961); T2* of the agent
     is neglected. S_0 is the signal without agent. Raises InputError as `concentration_of_signal`.
     """
-    cosine, e0, r1, scale = _prepared("signal_of_concentration", theta, baseline_signal)
+    voxels = c.shape[:-1]
+    cosine, e0, r1, scale = _prepared("signal_of_concentration", theta, baseline_signal, voxels)
     e = e0 * jnp.exp(-jnp.asarray(theta.tr_s) * r1 * c)
     return scale * (1 - e) * (1 - e0 * cosine) / ((1 - e * cosine) * (1 - e0))
 
@@ -68,7 +69,7 @@ def concentration_of_signal(
     s = jnp.asarray(signal)
     s = s if jnp.issubdtype(s.dtype, jnp.floating) else s.astype(float)
     before = baseline_mean(where, s, baseline)
-    cosine, e0, r1, s0 = _prepared(where, theta, before)
+    cosine, e0, r1, s0 = _prepared(where, theta, before, s.shape[:-1])
     m = s * (1 - e0) / (jnp.where(s0 > 0, s0, 1.0) * (1 - e0 * cosine))
     possible = (s0 > 0) & (m < 1)
     m = jnp.where(possible, m, 0.0)
@@ -135,8 +136,10 @@ def baseline_mean(
     return jnp.mean(chosen, axis=-1)
 
 
-def _prepared(where: str, theta: SpoiledEcho, baseline: ArrayLike) -> tuple[Array, ...]:
-    """cos α, E_0, r1 and S_0, with an axis for readouts."""
+def _prepared(
+    where: str, theta: SpoiledEcho, baseline: ArrayLike, voxels: tuple[int, ...]
+) -> tuple[Array, ...]:
+    """cos α, E_0, r1 and S_0 of every voxel, with an axis for readouts."""
     check_time_s(f"{where}: tr_s", theta.tr_s, low=1e-5, high=5.0)
     check_time_s(f"{where}: t1_s", theta.t1_s, low=1e-3)
     check_range(f"{where}: flip_rad", theta.flip_rad, 1e-3, np.pi, "rad", "degrees for radians")
@@ -144,6 +147,7 @@ def _prepared(where: str, theta: SpoiledEcho, baseline: ArrayLike) -> tuple[Arra
     r1 = theta.relaxivity_l_per_mmol_s
     check_range(f"{where}: relaxivity_l_per_mmol_s", r1, 0.1, 100.0, "l/mmol/s", cause)
     flip, t1, r1, s0 = (
-        jnp.asarray(value, float)[..., None] for value in (theta.flip_rad, theta.t1_s, r1, baseline)
+        jnp.broadcast_to(jnp.asarray(value, float), voxels)[..., None]
+        for value in (theta.flip_rad, theta.t1_s, r1, baseline)
     )
     return jnp.cos(flip), jnp.exp(-jnp.asarray(theta.tr_s) / t1), r1, s0

@@ -50,9 +50,9 @@ class Subspace(eqx.Module):
         """Of a row of voxels."""
         parts = [curve * inflow[:, None] for inflow, curve in self._curves(rows)]
         if rows.plasma is not None:
-            parts.append(rows.plasma[:, None] * self.plasma)
+            parts.append(rows.plasma[:, None] * self.plasma[None])
         if rows.kept_per_s is not None:
-            parts.append(rows.kept_per_s[:, None] * self.kept)
+            parts.append(rows.kept_per_s[:, None] * self.kept[None])
         return sum(parts[1:], parts[0])
 
     def _curves(self, rows: Exponentials) -> list[tuple[Array, Array]]:

@@ -159,6 +159,7 @@ def test_a_delay_moves_the_curve(rtol):
     still, moved = dynamic_series(t, artery), dynamic_series(t, artery, delay_s=6.0)
     q = ExtendedTofts(0.003, 0.2, 0.05)
     late = concentration(still, ExtendedTofts(0.003, 0.2, 0.05, delay_s=6.0))
+    near = {"rtol": rtol(1e-10, 1e-4), "atol": 1e-6}
     np.testing.assert_allclose(
         late[3:], concentration(still, q)[:-3], rtol=rtol(1e-10, 1e-4), atol=1e-6
     )
@@ -234,7 +235,7 @@ def test_enhancement_of_straight_lines(rtol):
 
 
 BAD = {
-    "minutes for seconds": lambda: ArterialInput(TIMES / 60, TIMES),
+    "minutes given": lambda: ArterialInput(TIMES / 60, TIMES),
     "milliseconds": lambda: ArterialInput(TIMES * 1000, TIMES),
     "not by time": lambda: ArterialInput(TIMES[::-1], TIMES),
     "mol/l": lambda: ArterialInput(TIMES, ARTERY.plasma_mmol_per_l * 1e-3),
