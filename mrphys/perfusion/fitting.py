@@ -94,8 +94,8 @@ def fit_kinetics(
         inside, outside = small.project(data)
         count = inside.shape[-1]
         noise = jnp.sqrt(outside / (data.shape[-1] - count)) if noise_sd is None else noise_sd
-        tiny = jnp.finfo(dtype).tiny
-        noise = jnp.where(usable, jnp.maximum(noise, tiny), 1.0)
+        smallest = float(jnp.finfo(jnp.float32).tiny)
+        noise = jnp.where(usable, jnp.maximum(noise, smallest), 1.0)
         found = fit(small, inside, names, noise, mask=usable, **wanted)
         square = found.residual**2 * (count - len(names)) + outside
         residual = jnp.where(found.status < MASKED, jnp.sqrt(square / max(spare, 1)), 0.0)
@@ -149,8 +149,8 @@ class _Optimum(NamedTuple):
 def _rates(theta: DynamicSeries) -> tuple[float, float]:
     """Slowest and fastest that the series can tell."""
     if isinstance(theta.times_s, Tracer):
-        found = "times being traced"
-        raise InputError(Problem("fit_kinetics: theta", found, "derivatives in the input only"))
+        found, cause = "times being traced", "a series made inside jit or grad"
+        raise InputError(Problem("fit_kinetics: theta", found, "times as numbers", cause))
     times = np.asarray(theta.times_s, float)
     return float(SLOWEST / (times[-1] - times[0])), float(FASTEST / np.median(np.diff(times)))
 

@@ -49,7 +49,10 @@ class Response(NamedTuple):
 
 
 class Kinetics(eqx.Module):
-    """q of a tracer: fields are numbers or maps, `delay_s` None for no arterial delay."""
+    """q of a tracer: fields are numbers or maps, `delay_s` None for no arterial delay.
+
+    A new model is a class with `response`; `mrphys.fit` takes it, with a `DynamicSeries`.
+    """
 
     delay_s: eqx.AbstractVar[Float[Array, "..."] | None]
 

@@ -35,7 +35,7 @@ def test_flow_volume_and_transit_of_a_mixed_compartment(method, within, rtol):
     c = curves()
     noise = 0.002 * jax.random.normal(jax.random.key(0), c.shape, c.dtype)
     found = vascular_maps(TIMES, c + noise, BOLUS, method)
-    np.testing.assert_allclose(found.cbv, VOLUME, rtol=0.03)
+    np.testing.assert_allclose(found.cbv, VOLUME, rtol=0.05)
     np.testing.assert_allclose(found.cbf_per_s, FLOW, rtol=within)
     np.testing.assert_allclose(found.mtt_s, found.cbv / found.cbf_per_s, rtol=1e-5)
     assert (jnp.abs(found.tmax_s) <= 4).all()
@@ -44,9 +44,13 @@ def test_flow_volume_and_transit_of_a_mixed_compartment(method, within, rtol):
 
 
 def test_the_residue_function_is_found_where_there_is_no_noise():
-    found = vascular_maps(TIMES, curves(), BOLUS, "csvd", threshold=1e-7)
-    expected = FLOW[:, None] * jnp.exp(-FLOW[:, None] / VOLUME * TIMES[None])
-    np.testing.assert_allclose(found.residue_per_s[:, 3:100], expected[:, 3:100], atol=4e-4)
+    sharp = np.where(TIMES < 20, 0.0, 6 * np.exp(-(TIMES - 20) / 4))
+    series = dynamic_series(TIMES, arterial_input(TIMES, sharp, 0.0))
+    found = vascular_maps(
+        TIMES, concentration(series, Tofts(0.006, 0.04)), sharp, "csvd", threshold=0.0
+    )
+    expected = 0.006 * np.exp(-0.006 / 0.04 * TIMES)
+    np.testing.assert_allclose(found.residue_per_s[3:100], expected[3:100], atol=2e-4)
 
 
 @pytest.mark.parametrize("delay_s", [-3.0, 4.0])
