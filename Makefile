@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 BENCHMARKS := $(filter-out benchmarks/reference_patients.py benchmarks/rival_%,$(wildcard benchmarks/*.py))
 export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
 
-.PHONY: help setup demo test long check format bench bench-rivals notebooks reference wheel lock clean
+.PHONY: help setup demo test long check format bench bench-rivals oracles notebooks reference wheel lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ bench: setup ## every benchmark: speed and accuracy on this machine
 bench-rivals: ## an environment of its own for the rivals that benchmarks name
 	$(PYTHON) -m venv .cache/rivals
 	.cache/rivals/bin/pip install --quiet --disable-pip-version-check -r benchmarks/rivals.txt
+
+oracles: setup ## our physics against other people's simulators, those that are there
+	$(BIN)/pytest -q -m oracle tests/oracles
 
 notebooks: setup ## run every notebook script at its small size
 	@set -e; for script in $(wildcard notebooks/*.py); do \

@@ -5,21 +5,21 @@ Its inversion block takes no notice of B1; a pulse of π and a spoiler stand for
 are by forward mode, one tissue parameter at a time; the design's gradient is reverse over that.
 """
 
+import importlib
+
 import numpy as np
 import torch
-from mrpro.operators.models.EPG import (
-    DelayBlock,
-    EPGBlock,
-    EPGSequence,
-    FispBlock,
-    Parameters,
-    RFBlock,
-    TseBlock,
-)
 from rival_timing import measure
 
+# PyPI's torchvision, which mrpro imports, cannot load its operators beside a torch of another build
+# and fails to describe the two; nothing here calls them.
+missing = torch.library.Library("torchvision", "FRAGMENT")
+for name in ("nms", "qnms"):
+    missing.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+epg = importlib.import_module("mrpro.operators.models.EPG")
 
-class Spoil(EPGBlock):
+
+class Spoil(epg.EPGBlock):
     """No transverse magnetisation survives."""
 
     def forward(self, parameters, states):
@@ -30,14 +30,14 @@ class Spoil(EPGBlock):
         return torch.tensor(0.0)
 
 
-def fse(flips: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-    train = TseBlock(flips, torch.zeros(()), te=0.01)
+def fse(flips: torch.Tensor, parameters) -> torch.Tensor:
+    train = epg.TseBlock(flips, torch.zeros(()), te=0.01)
     return torch.stack(train(parameters, 33)[1])
 
 
-def mrf(flips: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-    inversion = [RFBlock(torch.pi, 0.0), Spoil(), DelayBlock(0.02)]
-    train = EPGSequence([*inversion, FispBlock(flips, 0.0, te=0.0, tr=0.012)])
+def mrf(flips: torch.Tensor, parameters) -> torch.Tensor:
+    inversion = [epg.RFBlock(torch.pi, 0.0), Spoil(), epg.DelayBlock(0.02)]
+    train = epg.EPGSequence([*inversion, epg.FispBlock(flips, 0.0, te=0.0, tr=0.012)])
     return torch.stack(train(parameters, 20)[1])
 
 
@@ -48,7 +48,7 @@ def workload(name: str, given: dict):
     flips = torch.tensor(given[flips])
 
     def signal(flips, t1=t1, t2=t2, b1=b1, m0=m0):
-        return play(flips, Parameters(m0, t1, t2, b1))
+        return play(flips, epg.Parameters(m0, t1, t2, b1))
 
     def slopes(flips, names):
         """(parameters, readouts, voxels)"""

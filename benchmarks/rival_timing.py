@@ -15,15 +15,18 @@ from typing import Any
 import numpy as np
 
 Run = Callable[[], Any]
-ENOUGH_S, LONGEST_S = 3.0, 20.0
+ENOUGH_S, LONGEST_S = 3.0, 10.0
 
 
 def measure(
     workload: Callable[[str, dict[str, np.ndarray]], tuple[Run, Callable[[Any], np.ndarray]]],
     at_most: dict[str, int] | None = None,
+    threads: int | None = None,
 ) -> None:
     """Times workload(name, inputs): a call without arguments, and what makes an array of numpy of
-    its result. `at_most` voxels of a workload are simulated; the time is scaled to all of them."""
+    its result. `at_most` voxels of a workload are simulated; the time is scaled to all of them.
+    The first call is never among those timed. `threads` are those it computes with, torch's unless
+    given."""
     name, path = sys.argv[1:]
     given = dict(np.load(path))
     voxels = given["t1_s"].size
@@ -35,12 +38,18 @@ def measure(
     first = time.perf_counter() - started
     np.save(path.replace(".npz", ".found.npy"), as_array(found))
     seconds: list[float] = []
-    while (len(seconds) < 3 and sum(seconds) < LONGEST_S) or (
-        sum(seconds) < ENOUGH_S and len(seconds) < 30
+    while sum(seconds) < LONGEST_S and (
+        len(seconds) < 3 or (sum(seconds) < ENOUGH_S and len(seconds) < 30)
     ):
         started = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    measured = {"first": first, "seconds": min(seconds) * voxels / kept, "peak_mib": peak}
+    count: int = threads or sys.modules["torch"].get_num_threads()
+    measured = {
+        "on": f"{count} thread{'s' * (count > 1)}",
+        "cores": count,
+        "first": first,
+        "seconds": [second * voxels / kept for second in seconds],
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
     print(json.dumps(measured))

@@ -2,14 +2,16 @@
 
 q  Tissue, tissue, phantom   what each voxel is: literature values, anatomy
 θ  sequence, rf              what the scanner does; pulses sample by sample
-x  simulate                  the noiseless signal;  noise makes it a measurement
+x  simulate, jacobian        the noiseless signal and its slopes;  noise makes it a measurement
    epg, bloch                the engines: extended phase graphs, isochromats
+   steady_state              closed forms of steady states and recoveries
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC
-   information, cramer_rao   how well θ could determine q
+   information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
    perfusion                 contrast agents: kinetics, flow, volume, from signal to maps
    Volume, units, io         images in space, constants and range checks, files
+   use_cores                 every core of a processor as a device
 """
 
 from mrphys import (
@@ -26,15 +28,18 @@ from mrphys import (
     phantom,
     rf,
     sequence,
+    steady_state,
     tissue,
     units,
 )
+from mrphys.devices import use_cores
 from mrphys.errors import InputError, Problem
 from mrphys.exchange import Pool, SemiSolid
 from mrphys.information import cramer_rao
 from mrphys.mapping import Estimate, fit
+from mrphys.optimality import Uncertainty, uncertainty
 from mrphys.scan import simulate_scan
-from mrphys.simulate import simulate
+from mrphys.simulate import jacobian, simulate
 from mrphys.spins import SpinCloud
 from mrphys.tissue import Tissue
 from mrphys.volume import Volume
@@ -48,6 +53,7 @@ __all__ = [
     "SemiSolid",
     "SpinCloud",
     "Tissue",
+    "Uncertainty",
     "Volume",
     "apparent_diffusion",
     "bloch",
@@ -58,6 +64,7 @@ __all__ = [
     "fit",
     "information",
     "io",
+    "jacobian",
     "mapping",
     "noise",
     "perfusion",
@@ -66,6 +73,9 @@ __all__ = [
     "sequence",
     "simulate",
     "simulate_scan",
+    "steady_state",
     "tissue",
+    "uncertainty",
     "units",
+    "use_cores",
 ]

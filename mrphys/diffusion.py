@@ -12,10 +12,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mrphys.units import real_array
 
-def _real(value) -> Float[Array, "..."]:
-    array = jnp.asarray(value)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+_component = real_array("DiffusionTensor")
 
 
 class DiffusionTensor(eqx.Module):
@@ -26,12 +25,12 @@ class DiffusionTensor(eqx.Module):
     Array(0.0017, dtype=float64)
     """
 
-    xx: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
-    yy: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
-    zz: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
-    xy: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
-    xz: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
-    yz: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
+    xx: Float[Array, "..."] = eqx.field(converter=_component, default=0.0)
+    yy: Float[Array, "..."] = eqx.field(converter=_component, default=0.0)
+    zz: Float[Array, "..."] = eqx.field(converter=_component, default=0.0)
+    xy: Float[Array, "..."] = eqx.field(converter=_component, default=0.0)
+    xz: Float[Array, "..."] = eqx.field(converter=_component, default=0.0)
+    yz: Float[Array, "..."] = eqx.field(converter=_component, default=0.0)
 
     def along(self, vector: Float[Array, "... 3"]) -> Float[Array, "..."]:
         """vᵀ D v of each vector, in each voxel."""

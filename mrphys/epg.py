@@ -32,13 +32,14 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from mrphys.diffusion import attenuation_rate
 from mrphys.exchange import exponential, free_rates
 from mrphys.rotation import cos_sin
 from mrphys.tissue import Tissue
-from mrphys.wavevectors import Shift, Wavevectors, as_vector, sources
+from mrphys.wavevectors import Shift, Vector, Wavevectors, as_vector, sources
 
 DEFAULT_PULSE_S = 1e-3
 
@@ -82,11 +83,6 @@ class Part(eqx.Module):
         """Time of all repetitions."""
         return jnp.sum(self.intervals_s)
 
-    @property
-    @abstractmethod
-    def read_after_s(self) -> Float[Array, " readouts"]:
-        """Net time of static dephasing at each readout."""
-
     @abstractmethod
     def energy_hz2_s(self, pulse_s: Array) -> Float[Array, ""]:
         """∫ B1² dt of the pulses, B1 in Hz; pulse_s is the duration of one without its own."""
@@ -104,36 +100,33 @@ class Block(Part):
     flip_rad, phase_rad   of each pulse
     receiver_rad          phase of the receiver in each repetition
     times_s               durations of the intervals
-    dephased_s            net time, refocused time subtracted, that static dephasing has acted at
-                          the end of each interval
     shifts                unit moments of the gradient in each interval: whole numbers on one line,
                           or (x, y, z) of them
     reads                 which intervals end with a readout
     spoil                 no transverse magnetisation survives a repetition
     one_axis              a promise: pulses of one phase, one repetition time, nothing transverse
                           before; a readout, then a unit moment, in each repetition
+    on_resonance          a promise that b0_hz is 0: `one_axis` with any repetition times
     alike                 a promise: the intervals of all repetitions last as long
+    ticks                 a promise: each repetition lasts so many of a unit of time that all blocks
+                          of the sequence which say so share; None for not known
     """
 
     flip_rad: Float[Array, " n"]
     phase_rad: Float[Array, " n"]
     receiver_rad: Float[Array, " n"]
     times_s: Float[Array, "n m"]
-    dephased_s: Float[Array, "n m"]
     shifts: tuple[Shift, ...] = eqx.field(static=True)
     reads: tuple[bool, ...] = eqx.field(static=True)
     spoil: bool = eqx.field(static=True, default=False)
     one_axis: bool = eqx.field(static=True, default=False)
+    on_resonance: bool = eqx.field(static=True, default=False)
     alike: bool = eqx.field(static=True, default=False)
+    ticks: int | None = eqx.field(static=True, default=None)
 
     @property
     def intervals_s(self) -> Float[Array, "n m"]:
         return self.times_s
-
-    @property
-    def read_after_s(self) -> Float[Array, " readouts"]:
-        read = [i for i, reads in enumerate(self.reads) if reads]
-        return self.dephased_s[:, jnp.array(read, int)].ravel()
 
     def energy_hz2_s(self, pulse_s: Array) -> Float[Array, ""]:
         """Of rectangular pulses: Σ α² / (4 π² pulse_s)."""
@@ -142,15 +135,18 @@ class Block(Part):
     def play(
         self, tissue: Tissue, states: States, around: "Surroundings"
     ) -> tuple[States, Complex[Array, "readouts voxels"]]:
-        return general(self, tissue, states, around.moment_rad_per_mm, around.waves, around.pulse_s)
+        return general(self, tissue, states, *around)
 
 
 class Surroundings(NamedTuple):
-    """What the blocks of one sequence share."""
+    """What the blocks of one sequence share; where net times of static dephasing are followed their
+    units, and the ticks of every unit that a repetition of the block adds."""
 
     moment_rad_per_mm: Array | None = None
     waves: Wavevectors | None = None
     pulse_s: Array | float = DEFAULT_PULSE_S
+    units_s: Array | None = None
+    ticks: tuple[int, ...] = ()
 
 
 def has_pools(tissue: Tissue) -> bool:
@@ -208,8 +204,8 @@ def attenuation(
     x, or three, for a line its direction and size and otherwise the units along x, y and z.
     """
     moment = jnp.atleast_1d(moment_rad_per_mm)
-    vectors, by = jnp.array(waves.vectors), jnp.array(as_vector(shift))
-    if waves.line and not isinstance(shift, tuple):
+    vectors, by = jnp.array(waves.vectors)[:, :3], jnp.array(as_vector(shift))
+    if waves.along_x and not isinstance(shift, tuple):
         vectors, by = vectors[:, :1], by[:1]
         moment = jnp.pad(moment, (0, 2)) if moment.size == 1 else moment
     k, s = vectors * moment[None], by * moment
@@ -226,22 +222,35 @@ def relaxation(tissue: Tissue, time_s: Array) -> tuple[Array, Array]:
     return jnp.exp(-time_s / tissue.t1_s)[None], jnp.exp(-time_s / tissue.t2_s)[None]
 
 
-def shifted(states: States, by: Shift, waves: Wavevectors | None = None) -> States:
+def shifted(states: States, by: Shift | Vector, waves: Wavevectors | None = None) -> States:
     """The states after a gradient. What leaves the wavevectors kept is lost."""
     vector = as_vector(by)
     if not any(vector):
         return states
     plus, minus, longitudinal = states
-    if vector == (1, 0, 0) and (waves is None or waves.line):
+    waves = waves or Wavevectors.on_line(plus.shape[-2])
+    step = waves.steps_up(vector)
+    if step:
         minus = jnp.moveaxis(minus, -2, 0)
         plus = jnp.moveaxis(plus, -2, 0)
-        minus = down(minus)
-        plus = up(plus, minus[0].conj())
+        lowest = minus[1 : step + 1].conj()
+        for i in range(step):
+            minus = down(minus)
+            plus = up(plus, lowest[i])
         return States(jnp.moveaxis(plus, 0, -2), jnp.moveaxis(minus, 0, -2), longitudinal)
-    waves = waves or Wavevectors.on_line(plus.shape[-2])
     of_plus, of_minus = sources(waves, vector)
     everywhere = jnp.concatenate([plus, minus.conj(), jnp.zeros_like(plus[..., :1, :])], axis=-2)
     return States(everywhere[..., of_plus, :], everywhere[..., of_minus, :].conj(), longitudinal)
+
+
+def of_size(states: States, orders: int) -> States:
+    """States of as many orders, those missing empty."""
+
+    def cut(part: Array) -> Array:
+        spare = [(0, 0)] * (part.ndim - 2) + [(0, max(orders - part.shape[-2], 0)), (0, 0)]
+        return jnp.pad(part[..., :orders, :], spare)
+
+    return States(*map(cut, states))
 
 
 def up(states: Array, lowest: Array) -> Array:
@@ -322,12 +331,16 @@ def general(
     moment_rad_per_mm: Array | None = None,
     waves: Wavevectors | None = None,
     pulse_s: Array | float = DEFAULT_PULSE_S,
+    units_s: Array | None = None,
+    ticks: tuple[int, ...] = (),
 ) -> tuple[States, Complex[Array, "readouts voxels"]]:
     """One block played from any states: the states after it, and its readouts.
 
     Pulses and intervals as the module says, for any flips and phases; fields of `tissue` are
     (voxels,). `waves` says which wavevectors the states are of, 0, 1, 2, ... on a line unless
-    given; what leaves them is lost. `pulse_s` is for the saturation of a semi-solid pool.
+    given; what leaves them is lost. `pulse_s` is for the saturation of a semi-solid pool. With
+    `units_s` a readout is of all net times of static dephasing, each as weak as T2' has made it;
+    without, of static dephasing as if there were none.
     """
     waves = waves or Wavevectors.on_line(states.plus.shape[-2])
     flips = block.flip_rad[:, None] * transmit(tissue)[None]
@@ -340,18 +353,32 @@ def general(
             for i, shift in enumerate(block.shifts)
         ]
 
-    always = through(block.times_s[0]) if block.alike or block.repetitions == 1 else None
+    def weights(times: Array) -> list[tuple[Array, Array] | None]:
+        if units_s is None:
+            return [None] * len(block.reads)
+        return [_static_weights(tissue, waves, units_s, after) for after in jnp.cumsum(times)]
+
+    once = block.alike or block.repetitions == 1
+    always = (through(block.times_s[0]), weights(block.times_s[0])) if once else None
+    still = (0,) * len(ticks)
+    moves = [as_vector(shift) + still for shift in block.shifts]
+    end = (0, 0, 0, *ticks)
+    if not block.reads[-1]:
+        moves[-1], end = (*moves[-1][:3], *ticks), (0, 0, 0)
 
     def repetition(states: States, event: tuple) -> tuple[States, tuple[Array, ...]]:
         cos, sin, axis, times, receiver, saturated = event
         states = _pulse(states, cos, sin, axis, liquid, saturated)
         seen = []
-        intervals = always or through(times)
-        for shift, reads, interval in zip(block.shifts, block.reads, intervals, strict=True):
-            states = shifted(_evolved(states, interval), shift, waves)
+        intervals, weighed = always or (through(times), weights(times))
+        for move, reads, interval, weight in zip(
+            moves, block.reads, intervals, weighed, strict=True
+        ):
+            states = shifted(_evolved(states, interval), move, waves)
             if reads:
-                visible = states.plus[..., 0, :]
+                visible = _visible(states, waves, weight)
                 seen.append((visible if liquid is None else visible.sum(0)) * receiver)
+        states = shifted(states, end, waves)
         if block.spoil:
             nothing = jnp.zeros_like(states.plus)
             states = States(nothing, nothing, states.longitudinal)
@@ -367,6 +394,38 @@ def general(
     if not seen:
         return states, jnp.zeros((0, tissue.m0.size), states.plus.dtype)
     return states, jnp.stack(seen, axis=1).reshape(-1, tissue.m0.size)
+
+
+def remaining(net_s: Array, t2prime_s: Float[Array, " voxels"]) -> Float[Array, "times voxels"]:
+    """exp(-|τ|/T2') of each net time τ in each voxel. Net times within rounding of zero are zero,
+    where |τ| is taken to have the slope 0."""
+    some = jnp.abs(net_s) > 64 * jnp.finfo(net_s.dtype).eps * jnp.max(jnp.abs(net_s), initial=1e-3)
+    size = jnp.where(some, jnp.abs(net_s), 0.0)
+    return jnp.exp(-size[:, None] / t2prime_s[None])
+
+
+def _static_weights(
+    tissue: Tissue, waves: Wavevectors, units_s: Array, after_s: Array
+) -> tuple[Array, Array]:
+    """exp(-|τ|/T2') of F_k and of its opposite F_{-k}, a time after a pulse, at which their net
+    times were those of their ticks. Of k = 0 there is one."""
+    ticks = np.array([k[3:] for k in waves.vectors if not any(k[:3])])
+    before = jnp.sum(ticks.astype(units_s.dtype) * units_s[None], axis=1)
+    there = remaining(before + after_s, tissue.t2prime_s)
+    back = remaining(after_s - before, tissue.t2prime_s)
+    return there, jnp.where(np.any(ticks, axis=1)[:, None], back, 0.0)
+
+
+def _visible(states: States, waves: Wavevectors, weights: tuple[Array, Array] | None) -> Array:
+    """F without gradients: of order 0, or weighed over all net times of static dephasing."""
+    if weights is None:
+        return states.plus[..., 0, :]
+    here = np.array([i for i, k in enumerate(waves.vectors) if not any(k[:3])])
+    there, back = (w.reshape((1,) * (states.plus.ndim - 2) + w.shape) for w in weights)
+    if here.size == len(waves):
+        return jnp.sum(states.plus * there + states.minus.conj() * back, axis=-2)
+    plus, minus = states.plus[..., here, :], states.minus[..., here, :]
+    return jnp.sum(plus * there + minus.conj() * back, axis=-2)
 
 
 def _pulse(

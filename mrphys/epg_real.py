@@ -24,7 +24,7 @@ from mrphys.rotation import cos_sin, turned
 from mrphys.tissue import Tissue
 from mrphys.wavevectors import Wavevectors
 
-STRETCHES = 6
+STRETCHES = 3
 """Of a train, each with as many orders as it can fill and its readouts can see."""
 
 
@@ -85,29 +85,48 @@ def gradient_train(
     tissue: Tissue,
     longitudinal: Float[Array, "filled voxels"],
     flip_rad: Float[Array, " repetitions"],
-    repetition_s: Array,
+    times_s: Float[Array, "*repetitions 2"],
     moment_rad_per_mm: Array | None = None,
     orders: int | None = None,
 ) -> Float[Array, "repetitions voxels"]:
-    """Transverse magnetisation right after each pulse of a train about one axis, a gradient of one
-    unit moment before the next: M+ = i f_0 for pulses of phase 0, without off-resonance.
+    """Transverse magnetisation right after each pulse of a train about one axis, each followed by
+    times_s[0] without a gradient and times_s[1] with one of a unit moment: M+ = i f_0 for pulses
+    of phase 0, without off-resonance.
 
     From states without transverse magnetisation, of as many orders as are filled; `orders` are
-    kept, all that a readout can see unless given. A train of one repetition time `repetition_s`
-    only: then off-resonance grows with the order and turns no more than the readout.
+    kept, all that a readout can see unless given. With one repetition time off-resonance grows with
+    the order and turns no more than the readout; with times of each repetition the train is on
+    resonance.
     """
     flips = flip_rad[:, None] * transmit(tissue)[None]
-    e1, e2 = relaxation(tissue, repetition_s)
     orders = orders or longitudinal.shape[0] + flip_rad.shape[0] // 2
-    lost = None
+    rates = None
     if moment_rad_per_mm is not None:
-        rates = attenuation(tissue, Wavevectors.on_line(orders), 1, moment_rad_per_mm)
-        lost = tuple(jnp.exp(-rate * repetition_s) for rate in rates)
+        line = Wavevectors.on_line(orders)
+        rates = [attenuation(tissue, line, shift, moment_rad_per_mm) for shift in (0, 1)]
+
+    def kept(times_s: Array) -> tuple[Array, ...] | None:
+        if rates is None:
+            return None
+        still, moving = times_s
+        return tuple(jnp.exp(-a * still - b * moving) for a, b in zip(*rates, strict=True))
+
+    alike = times_s.ndim == 1
+    repetition_s = jnp.sum(times_s, axis=-1)
+    e1 = jnp.exp(-jnp.atleast_1d(repetition_s)[:, None] / tissue.t1_s[None])
+    e2 = jnp.exp(-jnp.atleast_1d(repetition_s)[:, None] / tissue.t2_s[None])
     recovered = -tissue.m0[None] * (1 - e1)
+    always = (e1, e2, recovered, kept(times_s)) if alike else None
     empty = jnp.zeros_like(longitudinal)
 
     def repetition(states: tuple, event: tuple) -> tuple[tuple, Array]:
-        f, g, z = _pulse(states, event)
+        if always is None:
+            *pulse, e1, e2, recovered, times_s = event
+            e1, e2, recovered = e1[None], e2[None], recovered[None]
+            lost = kept(times_s)
+        else:
+            pulse, (e1, e2, recovered, lost) = event, always
+        f, g, z = _pulse(states, tuple(pulse))
         f, g, z = e2 * f, e2 * g, e1 * z
         signal = f[0]
         f, g, z = _lost((f, g, z), lost)
@@ -115,7 +134,8 @@ def gradient_train(
         return (up(f, -below[0]), below, z.at[:1].add(recovered)), signal
 
     start = (empty, empty, -longitudinal)
-    return _in_stretches(repetition, start, (flips, *cos_sin(flips)), orders) / e2
+    events = (flips, *cos_sin(flips)) + (() if alike else (e1, e2, recovered, times_s))
+    return _in_stretches(repetition, start, events, orders) / e2
 
 
 def _lost(states: tuple[Array, ...], kept: tuple[Array, ...] | None) -> tuple[Array, ...]:

@@ -78,6 +78,11 @@ class Readout:
     counters: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def is_calibration(self) -> bool:
+        """Whether the labels say that it is a navigator or a measurement of noise."""
+        return bool(self.counters.get("NAV") or self.counters.get("NOISE"))
+
+    @property
     def times_s(self) -> Float[np.ndarray, " samples"]:
         """Of each sample, since the start of the scan."""
         return self.start_s + (np.arange(self.samples) + 0.5) * self.dwell_s
@@ -181,6 +186,35 @@ class Scan:
             offset[i] = before
         i = np.searchsorted(centres, times, side="right") - 1
         return moment + np.where(i[:, None] >= 0, offset[np.maximum(i, 0)], 0.0)
+
+    def matrix(self) -> tuple[int, int, int]:
+        """Voxels along x, y and z that the trajectory resolves in the field of view, about k = 0:
+        the missing part of a partial Fourier scan counted, an axis without encoding 1.
+
+        Raises InputError where the sequence names no FOV.
+        """
+        if self.fov_mm is None:
+            raise InputError(Problem(self.name or "Scan", "no FOV", "FOV in [DEFINITIONS]"))
+        used = [np.full(r.samples, not r.is_calibration) for r in self.readouts]
+        k = self.trajectory()[np.concatenate([np.zeros(0, bool), *used])]
+        if not len(k):
+            return 1, 1, 1
+        k = k * np.array(self.fov_mm)
+        low, high = -k.min(0), k.max(0)
+        edge = np.ceil(np.maximum(low, high) - 0.02) + (high > low + 1.25)
+        x, y, z = (
+            max(1, 2 * int(n)) if e > 0.75 else 1 for n, e in zip(edge, low + high, strict=True)
+        )
+        return x, y, z
+
+    def excited_hz(self) -> Float[np.ndarray, " readouts"]:
+        """Frequency offset of the last excitation before each readout: which slice it is of."""
+        excitations = [p for p in self.pulses if p.use == "excitation"] or list(self.pulses)
+        if not excitations:
+            return np.zeros(len(self.readouts))
+        starts = np.array([pulse.start_s for pulse in excitations])
+        last = np.searchsorted(starts, [r.start_s for r in self.readouts]) - 1
+        return np.array([pulse.frequency_hz for pulse in excitations])[np.maximum(last, 0)]
 
     def slab_mm(self) -> tuple[float, float] | None:
         """Between which z the excitations act, with margins of a slice's thickness; None: anywhere.

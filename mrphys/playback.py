@@ -11,6 +11,7 @@ from mrphys.events import Pulse, Scan
 LONGEST_STEP_S = 1e-4  # relaxation beside rotation: an error of 1e-6 or less in each pulse
 LONGEST_TURN = 0.02  # of a cycle
 LONGEST_RAMP_S = 1e-5  # where the gradient changes during a pulse
+LONGEST_MOVE_S = 1e-3  # between three positions of a moving spin, where a gradient is played
 
 
 class Plan(NamedTuple):
@@ -26,6 +27,22 @@ class Plan(NamedTuple):
     sample_s: Array  # since its end
     sample_moment: Array
     receiver: Array
+
+
+class Course(NamedTuple):
+    """A sequence in pieces of time after its first pulse, for spins that move and pools that
+    exchange. A piece begins at the end of a pulse or of the piece before."""
+
+    pulse: Array  # that ends where the piece begins; -1 for none
+    alike: Array  # whether as long as the piece before
+    times_s: Array  # (pieces, 3): its beginning, middle and end, from the beginning of the scan
+    duration_s: Array
+    weights: Array  # (pieces, 3, 3): of the positions then in ∫ G·r dt, cycles/mm
+    since_s: Array  # at its end, from the end of the last pulse
+    moment: Array  # (pieces, 3), cycles/mm since then
+    pulse_s: Array  # when each pulse begins
+    sampled: Array  # which pieces end with a sample
+    silent: int  # samples before the first pulse
 
 
 def plan_scan(seq: Scan, dtype: jnp.dtype, field_t: float) -> Plan:
@@ -119,3 +136,69 @@ def pulse_steps(
     edges = np.concatenate([[0.0], np.cumsum(dt_s)])
     moment = np.diff(seq.moment(pulse.start_s + edges), axis=0)
     return dt_s, np.repeat(b1, parts), moment
+
+
+def plan_course(seq: Scan, dtype: jnp.dtype, moving: bool) -> Course:
+    """The pieces of time that `simulate_scan` plays one after the other.
+
+    Cut at samples and pulses; where spins move, also where a gradient bends, and no longer than
+    LONGEST_MOVE_S under a gradient. The integral of G·r over a piece is exact for a gradient linear
+    in time and positions of second order: of fourth order in the length of pieces otherwise.
+    """
+    ends = np.array([pulse.start_s + pulse.duration_s for pulse in seq.pulses])
+    starts = np.array([pulse.start_s for pulse in seq.pulses])
+    following = np.append(starts[1:], max(seq.duration_s, ends[-1]))
+    times = seq.sample_times_s
+    after = np.searchsorted(ends, times + 1e-9, side="right") - 1
+    knots = np.unique(np.concatenate([gradient.time_s for gradient in seq.gradients]))
+    pieces, last, sampled = [], [], []
+    for i, (begin, end) in enumerate(zip(ends, np.maximum(following, ends), strict=True)):
+        seen = np.clip(
+            times[np.searchsorted(after, i) : np.searchsorted(after, i, "right")], begin, end
+        )
+        inner = knots[(knots > begin) & (knots < end)] if moving else knots[:0]
+        cuts = np.unique(np.concatenate([[begin, end], seen, inner]))
+        if moving:
+            cuts = _shortened(seq, cuts)
+        pairs = np.stack([cuts[:-1], cuts[1:]], axis=1)
+        if not len(pairs) or (seen.size and seen[0] == begin):
+            pairs = np.concatenate([[[begin, begin]], pairs])
+        pieces.append(pairs)
+        last.append(np.full(len(pairs), i))
+        sampled.append(np.isin(pairs[:, 1], seen))
+    begin, end = np.concatenate(pieces).T
+    pulse = np.concatenate(last)
+    duration = end - begin
+    bounds = np.stack([begin, (begin + end) / 2, end], axis=1)
+    at = seq.moment(bounds.ravel()).reshape(-1, 3, 3)
+    whole, bend = at[:, 2] - at[:, 0], at[:, 2] - 2 * at[:, 1] + at[:, 0]
+    # Simpson's rule for the mean gradient, and what a linear change adds at the ends
+    weights = np.stack([whole / 6 - bend / 3, whole * (2 / 3), whole / 6 + bend / 3], axis=1)
+
+    def real(value):
+        return jnp.asarray(np.asarray(value, np.float64), dtype)
+
+    return Course(
+        pulse=jnp.asarray(np.where(np.diff(pulse, prepend=-1) > 0, pulse, -1)),
+        alike=jnp.asarray(np.append(False, np.abs(np.diff(duration)) < 1e-12)),
+        times_s=real(bounds),
+        duration_s=real(duration),
+        weights=real(weights),
+        since_s=real(end - ends[pulse]),
+        moment=real(at[:, 2] - seq.moment(ends)[pulse]),
+        pulse_s=real(starts),
+        sampled=jnp.asarray(np.flatnonzero(np.concatenate(sampled))),
+        silent=int(np.sum(after < 0)),
+    )
+
+
+def _shortened(seq: Scan, cuts: Float[np.ndarray, " cuts"]) -> Float[np.ndarray, " more"]:
+    width = np.diff(cuts)
+    at = seq.moment(np.concatenate([cuts, (cuts[1:] + cuts[:-1]) / 2]))
+    ends, middles = at[: cuts.size], at[cuts.size :]
+    played = np.any(
+        np.abs(np.concatenate([np.diff(ends, axis=0), middles - ends[:-1]], 1)) > 1e-12, 1
+    )
+    parts = np.where(played, np.maximum(1, np.ceil(width / LONGEST_MOVE_S - 1e-6)), 1).astype(int)
+    inside = [a + w / n * np.arange(n) for a, w, n in zip(cuts, width, parts, strict=False)]
+    return np.concatenate([*inside, cuts[-1:]])

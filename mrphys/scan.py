@@ -9,13 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from mrphys import bloch_mcconnell
 from mrphys.errors import InputError, Problem
 from mrphys.events import Scan
-from mrphys.playback import Plan, plan_scan
+from mrphys.motion import Moving, of_each_spin
+from mrphys.playback import Course, Plan, plan_course, plan_scan
+from mrphys.rotation import precessed, rotated
+from mrphys.scan_course import Cloud, course_signal
 from mrphys.spins import SpinCloud
 
 SAMPLES_AT_ONCE = 128
 KERNEL_BYTES = 3e8
+MOST_AT_ONCE, MOST_OF_POOLS = 2048, 256
+"""Spins; matrices of pools stay in a core's cache."""
 
 
 def simulate_scan(
@@ -32,7 +38,9 @@ def simulate_scan(
     y_c(t) = exp(-i φ_receiver(t)) Σ_r c(r) M+(r, t), with M+ = Mx + i My of each spin from
     dM/dt = γ M × B and relaxation, from equilibrium at t = 0. Pulses are turned step by step
     (rotation exact, relaxation split about it), each different pulse once; between pulses
-    precession and relaxation are exact.
+    precession and relaxation are exact. Spins that move (phantom.motion) and pools that exchange
+    (all liquid ones are received, a semi-solid saturates) are played piece by piece
+    (`mrphys.scan_course`).
 
     coils     receive sensitivity of each coil at each spin; one coil of 1 when not given
     chunk     spins at a time; chosen to bound memory when not given
@@ -40,9 +48,9 @@ def simulate_scan(
     progress  called with the number of spins done and of all
 
     Diffusion is left out, and tissue.t2prime_s is resolved by SpinCloud.from_volume only.
-    Differentiable in the tissue (b1 scales the transmit field), positions and coils; works inside
-    jit when seq is not traced. Raises InputError for coils of another number of spins, or no
-    samples.
+    Differentiable in the tissue (b1 scales the transmit field) and its pools, positions, motion and
+    coils; works inside jit when seq is not traced. Raises InputError for coils of another number of
+    spins, or no samples.
 
     Source: Bloch 1946, doi 10.1103/PhysRev.70.460.
     """
@@ -54,46 +62,58 @@ def simulate_scan(
         found = f"no samples in {seq.name or 'the sequence'}"
         raise InputError(Problem("simulate_scan", found, "at least one readout"))
     q = jax.tree.map(lambda value: jnp.broadcast_to(value, (size,)), phantom.q)
-    spins = {
-        "position_mm": phantom.position_mm,
-        "m0": q.m0,
-        "r1": 1 / q.t1_s,
-        "r2": 1 / q.t2_s,
-        "b1": q.b1,
-        "b0_hz": q.b0_hz,
-        "coils": jnp.ones((size, 1), q.m0.dtype) if coils is None else jnp.asarray(coils).T,
-    }
+    received = jnp.ones((size, 1), q.m0.dtype) if coils is None else jnp.asarray(coils).T
     plan = plan_scan(seq, q.m0.dtype, field_t)
     if not len(seq.pulses):
-        return jnp.zeros((spins["coils"].shape[1], plan.receiver.size), plan.receiver.dtype)
-    chunk = min(chunk or _chunk(plan), max(size, 1))
-    total = jnp.zeros((plan.receiver.size, spins["coils"].shape[1]), plan.receiver.dtype)
+        return jnp.zeros((received.shape[1], plan.receiver.size), plan.receiver.dtype)
+    several = bool(q.pools) or q.semisolid is not None
+    each, shared = of_each_spin(phantom.motion)
+    cloud = Cloud(phantom.position_mm, q, received, each)
+    signal = _signal
+    if several or phantom.motion is not None:
+        course = plan_course(seq, q.m0.dtype, phantom.motion is not None)
+        signal = partial(_course_signal, course, shared)
+    chunk = min(chunk or _chunk(plan, bloch_mcconnell.size(q)), max(size, 1))
+    total = jnp.zeros((plan.receiver.size, received.shape[1]), plan.receiver.dtype)
     for start in range(0, size, chunk):
-        part = {name: _part(value, start, chunk) for name, value in spins.items()}
-        total = total + _signal(plan, part)
+        total = total + signal(plan, _part(cloud, start, chunk))
         if progress is not None:
             jax.block_until_ready(total)
             progress(min(start + chunk, size), size)
     return (total * plan.receiver[:, None]).T
 
 
-def _part(value: Array, start: int, chunk: int) -> Array:
-    """A chunk of spins, the last filled up with spins of no magnetisation, so it compiles once."""
-    taken = value[start : start + chunk]
-    missing = chunk - taken.shape[0]
-    return jnp.pad(taken, ((0, missing),) + ((0, 0),) * (taken.ndim - 1))
+def _part(cloud: Cloud, start: int, chunk: int) -> Cloud:
+    """A chunk of spins, the last filled up with spins that no coil receives, so it compiles
+    once."""
+    taken = jax.tree.map(lambda value: value[start : start + chunk], cloud)
+    missing = chunk - taken.coils.shape[0]
+
+    def filled(value: Array, mode: str = "edge") -> Array:
+        return jnp.pad(value, ((0, missing),) + ((0, 0),) * (value.ndim - 1), mode=mode)
+
+    return jax.tree.map(filled, taken)._replace(coils=filled(taken.coils, "constant"))
 
 
-def _chunk(plan: Plan) -> int:
+def _chunk(plan: Plan, size: int) -> int:
     """Spins that keep propagators, states and kernels within KERNEL_BYTES."""
     different = sum(group["frequency_hz"].size for group in plan.pulses)
-    each = 8 * (4 * SAMPLES_AT_ONCE + 2 * plan.free_s.size + 12 * different)
-    return int(np.clip(KERNEL_BYTES / each, 64, 2048))
+    matrices = 12 if size == 3 else (size + 1) ** 2
+    each = 8 * (4 * SAMPLES_AT_ONCE + 2 * plan.free_s.size + matrices * different)
+    most = MOST_AT_ONCE if size == 3 else MOST_OF_POOLS
+    return int(np.clip(KERNEL_BYTES / each, 64, most))
+
+
+def _course_signal(course: Course, shared: Moving | None, plan: Plan, cloud: Cloud) -> Array:
+    return course_signal(plan, course, cloud, shared)
 
 
 @jax.jit
-def _signal(plan: Plan, spins: dict[str, Array]) -> Complex[Array, "samples coils"]:
-    """The signal of one chunk of spins, before the receiver's phase."""
+def _signal(plan: Plan, cloud: Cloud) -> Complex[Array, "samples coils"]:
+    """The signal of one chunk of single pools at rest, before the receiver's phase."""
+    q = cloud.q
+    spins = {"position_mm": cloud.position_mm, "m0": q.m0, "r1": 1 / q.t1_s, "r2": 1 / q.t2_s}
+    spins |= {"b1": q.b1, "b0_hz": q.b0_hz, "coils": cloud.coils}
     maps = jnp.concatenate(
         [jax.lax.map(partial(_propagator, spins), group) for group in plan.pulses]
     )
@@ -109,18 +129,12 @@ def _signal(plan: Plan, spins: dict[str, Array]) -> Complex[Array, "samples coil
         after, t, k = samples
         turns = jnp.dot(k, spins["position_mm"].T, precision="highest")
         turns = turns + t[:, None] * spins["b0_hz"][None]
-        now = excited[after] * _precessed(turns) * jnp.exp(-t[:, None] * spins["r2"][None])
+        now = excited[after] * precessed(turns) * jnp.exp(-t[:, None] * spins["r2"][None])
         return jnp.dot(now, spins["coils"].astype(now.dtype), precision="highest")
 
     per_block = (blocks(plan.after), blocks(plan.sample_s), blocks(plan.sample_moment))
     signal = jax.lax.map(block, per_block)
     return signal.reshape(-1, signal.shape[-1])[: plan.sample_s.size]
-
-
-def _precessed(turns: Float[Array, "..."]) -> Complex[Array, "..."]:
-    """exp(-2πi turns); whole turns are taken off first, which keeps float32 exact."""
-    angle = 2 * math.pi * (turns - jax.lax.stop_gradient(jnp.round(turns)))
-    return jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
 
 
 def _propagator(spins: dict[str, Array], pulse: dict[str, Array]) -> Float[Array, "3 4 spins"]:
@@ -139,8 +153,8 @@ def _propagator(spins: dict[str, Array], pulse: dict[str, Array]) -> Float[Array
         along = (spins["b0_hz"] - pulse["frequency_hz"]) * dt
         for axis in range(3):
             along = along + spins["position_mm"][:, axis] * moment[axis]
-        turn = [2 * math.pi * cycles for cycles in (field.real, field.imag, along)]
-        return _relaxed(_rotated(maps, turn), spins, relaxing), None
+        x, y, z = (2 * math.pi * cycles[None] for cycles in (field.real, field.imag, along))
+        return _relaxed(rotated(maps, (x, y, z)), spins, relaxing), None
 
     steps = (pulse["dt_s"], pulse["b1_hz"], pulse["moment"], between)
     return jnp.stack(jax.lax.scan(step, _relaxed(tuple(start), spins, half[0]), steps)[0])
@@ -151,32 +165,6 @@ def _relaxed(maps: tuple[Array, ...], spins: dict[str, Array], dt: Array) -> tup
     constant = jnp.array([0.0, 0.0, 0.0, 1.0], lost.dtype)[:, None]
     x, y, z = maps
     return x * e2, y * e2, z + (constant * spins["m0"][None] - z) * lost
-
-
-def _rotated(maps: tuple[Array, ...], turn: list[Array]) -> tuple[Array, ...]:
-    """Each column turned clockwise by |turn| about turn, differentiable where that is zero.
-
-    M' = cos θ M + (sin θ / θ) M × w + ((1 - cos θ) / θ²) w (w·M), from dM/dt = M × w.
-    """
-    x, y, z = turn
-    square = x**2 + y**2 + z**2
-    small = square < 1e-3
-    angle = jnp.sqrt(jnp.where(small, 1.0, square))
-    half = jnp.sin(angle / 2) / angle
-    versed = jnp.where(
-        small, 0.5 - square / 24 * (1 - square / 30 * (1 - square / 56)), 2 * half**2
-    )
-    near = 1 - square / 6 * (1 - square / 20 * (1 - square / 42))
-    sinc = jnp.where(small, near, jnp.sin(angle) / angle)[None]
-    cos = (1 - versed * square)[None]
-    mx, my, mz = maps
-    x, y, z = x[None], y[None], z[None]
-    along = versed[None] * (x * mx + y * my + z * mz)
-    return (
-        cos * mx + sinc * (my * z - mz * y) + along * x,
-        cos * my + sinc * (mz * x - mx * z) + along * y,
-        cos * mz + sinc * (mx * y - my * x) + along * z,
-    )
 
 
 def _after_pulses(plan: Plan, spins: dict[str, Array], maps: Array) -> Complex[Array, "p spins"]:
@@ -191,7 +179,7 @@ def _after_pulses(plan: Plan, spins: dict[str, Array], maps: Array) -> Complex[A
         plus = jax.lax.complex(after[0], after[1]) * (phase * turned)
         turns = jnp.dot(spins["position_mm"], moment, precision="highest")
         turns = turns + free_s * spins["b0_hz"]
-        free = plus * _precessed(turns) * jnp.exp(-free_s * spins["r2"])
+        free = plus * precessed(turns) * jnp.exp(-free_s * spins["r2"])
         grown = jnp.expm1(-free_s * spins["r1"])
         return (free, after[2] + (after[2] - spins["m0"]) * grown), plus
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mrphys.errors import InputError, Problem
+from mrphys.motion import Moving
 from mrphys.tissue import Tissue
 from mrphys.units import check_finite
 
@@ -16,9 +17,11 @@ class SpinCloud(eqx.Module):
 
     position_mm  (n, 3), in the scanner's x, y, z
     q            the tissue of each; its m0 is the magnetisation of the whole point
+    motion       where each is at a time in s from the beginning of the scan, `position_mm` being
+                 where it starts (`mrphys.motion`); None: at rest
 
     Raises InputError when the numbers of points differ, or a position is not finite. Differentiable
-    in both.
+    in all.
 
     >>> SpinCloud(jnp.zeros((2, 3)), Tissue(t1_s=1.0, t2_s=[0.1, 0.2])).size
     2
@@ -26,6 +29,7 @@ class SpinCloud(eqx.Module):
 
     position_mm: Float[Array, "spins 3"] = eqx.field(converter=jnp.asarray)
     q: Tissue
+    motion: Moving | None = None
 
     def __check_init__(self):
         check_finite("SpinCloud position_mm", self.position_mm)

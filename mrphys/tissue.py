@@ -1,6 +1,5 @@
 """q, the tissue: what a voxel is made of, and what the literature says it should be."""
 
-import warnings
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -8,28 +7,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Inexact
+from jaxtyping import Array, Float, Inexact
 
 from mrphys.diffusion import DiffusionTensor
 from mrphys.errors import InputError, Problem
 from mrphys.exchange import Pool, SemiSolid
 from mrphys.units import (
     WATER_DIFFUSIVITY_37C_MM2_PER_S,
+    Values,
     check_adc_mm2_per_s,
     check_finite,
     check_range,
+    check_t2_of_t1,
     check_time_s,
+    real_array,
 )
 
 
-def _real(value: ArrayLike | list | tuple) -> Float[Array, "..."]:
-    array = jnp.asarray(value)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
-
-
-def _real_or_complex(value: ArrayLike | list | tuple) -> Inexact[Array, "..."]:
+def _real_or_complex(value: Values) -> Inexact[Array, "..."]:
+    check_finite("Tissue b1", value)
     array = jnp.asarray(value)
     return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
+
+
+def _as_pools(value: Pool | tuple | list | None) -> tuple:
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 PARTS = ("tensor", "pools", "semisolid")
@@ -56,18 +60,23 @@ class Tissue(eqx.Module):
     (2,)
     """
 
-    t1_s: Float[Array, "..."] = eqx.field(converter=_real)
-    t2_s: Float[Array, "..."] = eqx.field(converter=_real)
-    m0: Float[Array, "..."] = eqx.field(converter=_real, default=1.0)
-    adc_mm2_per_s: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
+    t1_s: Float[Array, "..."] = eqx.field(converter=real_array("Tissue t1_s"))
+    t2_s: Float[Array, "..."] = eqx.field(converter=real_array("Tissue t2_s"))
+    m0: Float[Array, "..."] = eqx.field(converter=real_array("Tissue m0"), default=1.0)
+    adc_mm2_per_s: Float[Array, "..."] = eqx.field(
+        converter=real_array("Tissue adc_mm2_per_s"), default=0.0
+    )
     b1: Inexact[Array, "..."] = eqx.field(converter=_real_or_complex, default=1.0)
-    b0_hz: Float[Array, "..."] = eqx.field(converter=_real, default=0.0)
-    t2prime_s: Float[Array, "..."] = eqx.field(converter=_real, default=np.inf)
+    b0_hz: Float[Array, "..."] = eqx.field(converter=real_array("Tissue b0_hz"), default=0.0)
+    t2prime_s: Float[Array, "..."] = eqx.field(
+        converter=real_array("Tissue t2prime_s"), default=np.inf
+    )
     tensor: DiffusionTensor | None = None
-    pools: tuple[Pool, ...] = ()
+    pools: tuple[Pool, ...] = eqx.field(converter=_as_pools, default=())
     semisolid: SemiSolid | None = None
 
     def __check_init__(self):
+        self._check_parts()
         shapes = {name: np.shape(value) for name, value in vars(self).items() if name not in PARTS}
         try:
             np.broadcast_shapes(*(leaf.shape for leaf in jax.tree.leaves(self)))
@@ -88,14 +97,15 @@ class Tissue(eqx.Module):
         if not isinstance(self.t2prime_s, Tracer) and not np.all(np.asarray(self.t2prime_s) > 0):
             found = f"{float(np.min(np.asarray(self.t2prime_s))):g} s"
             raise InputError(Problem("Tissue t2prime_s", found, "above 0 s, infinite for none"))
-        traced = any(isinstance(time, Tracer) for time in (self.t1_s, self.t2_s))
-        if not traced and np.any(np.asarray(self.t2_s) > 2 * np.asarray(self.t1_s)):
-            raise InputError(
-                Problem("Tissue", "T2 above 2 T1", "T2 <= 2 T1", "T1 and T2 interchanged")
-            )
-        if not traced and np.any(np.asarray(self.t2_s) > np.asarray(self.t1_s)):
-            cause = "T1 and T2 interchanged, or two fits that do not belong together"
-            warnings.warn(f"Tissue: T2 above T1. Likely cause: {cause}.", stacklevel=3)
+        check_t2_of_t1("Tissue", self.t1_s, self.t2_s)
+
+    def _check_parts(self) -> None:
+        kinds = [("tensor", self.tensor, DiffusionTensor), ("semisolid", self.semisolid, SemiSolid)]
+        kinds += [("pools", pool, Pool) for pool in self.pools]
+        for name, part, kind in kinds:
+            if part is not None and not isinstance(part, kind):
+                found = type(part).__name__
+                raise InputError(Problem(f"Tissue {name}", f"a {found}", f"a {kind.__name__}"))
 
     def _check_tensor(self, tensor: DiffusionTensor) -> None:
         leaves = jax.tree.leaves((tensor, self.adc_mm2_per_s))

@@ -6,15 +6,18 @@ a value being traced (inside jit, grad or vmap) passes silently.
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import ArrayLike
+from jaxtyping import Array, ArrayLike, Float
 
 from mrphys.errors import InputError, Problem
 
-Values = ArrayLike | Sequence[float | int]
+Values = ArrayLike | Sequence[Any]
 
 # CODATA 2018, free proton (Tiesinga et al. 2021, doi 10.1103/RevModPhys.93.025010)
 PROTON_GYROMAGNETIC_RATIO_RAD_PER_S_T = 2.6752218744e8
@@ -48,9 +51,71 @@ def water_diffusivity_mm2_per_s(temperature_c: float) -> float:
 WATER_DIFFUSIVITY_37C_MM2_PER_S = 3.04e-3  # Holz et al. 2000, at body temperature
 
 
-def _concrete(value: Values) -> np.ndarray | None:
-    """The value as a NumPy array, or None when it is being traced."""
-    return None if isinstance(value, Tracer) else np.asarray(value)
+def _concrete(where: str, value: Values, *, real: bool = True) -> np.ndarray | None:
+    """The value as a NumPy array of numbers, or None when it is being traced. Raises InputError for
+    anything else, complex numbers among it where `real`."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+        return None
+    expected = "real numbers" if real else "numbers"
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise InputError(Problem(where, "rows of different length", expected)) from None
+    if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool):
+        found = repr(value) if isinstance(value, str) or value is None else f"{array.dtype} values"
+        raise InputError(Problem(where, found, expected, "text, or a value not given"))
+    if real and np.iscomplexobj(array):
+        raise InputError(Problem(where, "complex numbers", expected, "a complex image or map"))
+    return array
+
+
+def real_array(where: str) -> Callable[[Values], Float[Array, "..."]]:
+    """A converter to floating arrays, that of the field `where` of a module; float32 stays so."""
+
+    def convert(value: Values) -> Float[Array, "..."]:
+        _concrete(where, value)
+        array = jnp.asarray(value)
+        return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+
+    return convert
+
+
+def shape_of(where: str, value: Values) -> tuple[int, ...]:
+    """The shape of a number or list, of traced values too. Raises InputError for anything else."""
+    array = _concrete(where, value)
+    return jnp.asarray(value).shape if array is None else array.shape
+
+
+def check_number(where: str, value: Values) -> None:
+    """Raise InputError for a list where one number belongs.
+
+    >>> check_number("TR", 0.01)
+    """
+    shape = shape_of(where, value)
+    if shape != ():
+        raise InputError(Problem(where, f"shape {shape}", "one number"))
+
+
+def check_count(where: str, value: Any, least: int = 1) -> None:
+    """Raise InputError unless a whole number, at least `least`.
+
+    >>> check_count("readouts", 3)
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise InputError(Problem(where, repr(value), f"a whole number, {least} or more"))
+
+
+def check_t2_of_t1(where: str, t1_s: Values, t2_s: Values) -> None:
+    """Raises InputError for T2 above 2 T1, which no relaxation allows; warns for T2 above T1."""
+    t1, t2 = _concrete(where, t1_s), _concrete(where, t2_s)
+    if t1 is None or t2 is None:
+        return
+    if np.any(t2 > 2 * t1):
+        raise InputError(Problem(where, "T2 above 2 T1", "T2 <= 2 T1", "T1 and T2 interchanged"))
+    if np.any(t2 > t1):
+        cause = "T1 and T2 interchanged, or two fits that do not belong together"
+        warnings.warn(f"{where}: T2 above T1. Likely cause: {cause}.", stacklevel=4)
 
 
 def check_finite(where: str, value: Values, likely_cause: str = "") -> None:
@@ -58,7 +123,7 @@ def check_finite(where: str, value: Values, likely_cause: str = "") -> None:
 
     >>> check_finite("T1 map", [1.0, 1.2])
     """
-    array = _concrete(value)
+    array = _concrete(where, value, real=False)
     if array is None or np.isfinite(array).all():
         return
     nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
@@ -73,7 +138,12 @@ def check_finite(where: str, value: Values, likely_cause: str = "") -> None:
 
 
 def check_range(
-    where: str, value: Values, low: float, high: float, unit: str, likely_cause: str = ""
+    where: str,
+    value: Values,
+    low: float | int,
+    high: float | int,
+    unit: str,
+    likely_cause: str = "",
 ) -> None:
     """Raise InputError unless every number is finite and low <= number <= high.
 
@@ -82,8 +152,8 @@ def check_range(
     mrphys.errors.InputError: echo time: found 80 s; expected 0 to 10 s. \
 Likely cause: milliseconds given for seconds.
     """
-    array = _concrete(value)
-    if array is None:
+    array = _concrete(where, value)
+    if array is None or not array.size:
         return
     check_finite(where, array)
     outside = (array < low) | (array > high)
@@ -102,7 +172,7 @@ def check_time_s(where: str, value: Values, low: float = 0.0, high: float = 20.0
 
     >>> check_time_s("TE", 0.08)
     """
-    array = _concrete(value)
+    array = _concrete(where, value)
     if array is None:
         return
     negative = array.size and array.min() < low
@@ -116,7 +186,7 @@ def check_flip_rad(where: str, value: Values) -> None:
     >>> check_flip_rad("refocusing", 3.14)
     """
     check_finite(where, value)
-    array = _concrete(value)
+    array = _concrete(where, value)
     turn = 2 * math.pi * (1 + 1e-6)  # a full turn rounded to float32 is still a full turn
     if array is not None and array.size and np.abs(array).max() > turn:
         largest = np.abs(array).max()
@@ -135,7 +205,7 @@ def check_adc_mm2_per_s(where: str, value: Values) -> None:
 
     >>> check_adc_mm2_per_s("ADC", [0.8e-3, 1.1e-3])
     """
-    array = _concrete(value)
+    array = _concrete(where, value)
     if array is None or not array.size:
         return
     check_finite(where, array, "voxels where the ADC could not be fitted, blanked with NaN")
@@ -167,7 +237,7 @@ def check_b_value_s_per_mm2(where: str, value: Values) -> None:
     mrphys.errors.InputError: b-values: found at most 2 s/mm²; expected a largest of 10 to 20000 \
 s/mm². Likely cause: b-values in ms/µm²; multiply by 1000.
     """
-    array = _concrete(value)
+    array = _concrete(where, value)
     if array is None or not array.size:
         return
     negative = array.min() < 0

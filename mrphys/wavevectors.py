@@ -11,41 +11,65 @@ Shift = int | tuple[int, int, int]
 """Unit moments of a gradient: on one line, or along x, y and z."""
 Moment = Float[Array, ""] | Float[Array, "3"]
 """Dephasing of a unit moment, rad/mm: one number, or along x, y and z."""
-Vector = tuple[int, int, int]
+Vector = tuple[int, ...]
+"""Unit moments along x, y and z, then ticks of static dephasing (`mrphys.static`) if followed."""
 NOWHERE: Vector = (0, 0, 0)
+TICKS = 3
+"""Where ticks begin."""
 
 
-def as_vector(shift: Shift) -> Vector:
+def as_vector(shift: Shift | Vector) -> Vector:
     """A shift along the line as one along x."""
     return shift if isinstance(shift, tuple) else (shift, 0, 0)
 
 
 def _sum(a: Vector, b: Vector, sign: int = 1) -> Vector:
-    return (a[0] + sign * b[0], a[1] + sign * b[1], a[2] + sign * b[2])
+    return tuple(i + sign * j for i, j in zip(a, b, strict=True))
+
+
+def _minus(k: Vector) -> Vector:
+    return tuple(-i for i in k)
 
 
 def _half(k: Vector) -> Vector:
     """Of k and -k, the one kept: its first component that is not zero is positive."""
-    return max(k, (-k[0], -k[1], -k[2]))
+    return max(k, _minus(k))
 
 
 @dataclass(frozen=True)
 class Wavevectors:
     """Wavevectors in unit moments, one of each pair k, -k, the first zero.
 
-    `line` when they are 0, 1, 2, ... along x.
+    `line` when they are 0, 1, 2, ... along `axis`, x unless said.
     """
 
     vectors: tuple[Vector, ...]
     line: bool
+    axis: int = 0
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @property
+    def along_x(self) -> bool:
+        """Whether gradients lead along x only."""
+        return not any(k[1] or k[2] for k in self.vectors)
+
+    def steps_up(self, move: Vector) -> int:
+        """By how many places a move along the line lifts every order, 0 for other moves."""
+        alone = not any(step for i, step in enumerate(move) if i != self.axis)
+        inside = self.line and alone and 0 < move[self.axis] < len(self)
+        return move[self.axis] if inside else 0
 
     @staticmethod
     def on_line(orders: int) -> "Wavevectors":
         """0 to orders - 1."""
         return Wavevectors(tuple((k, 0, 0) for k in range(orders)), True)
+
+    @staticmethod
+    def of_ticks(ticks: int) -> "Wavevectors":
+        """Without gradients, 0 to `ticks` of static dephasing."""
+        return Wavevectors(tuple((0, 0, 0, n) for n in range(ticks + 1)), True, TICKS)
 
     @staticmethod
     def returning(shifts: Iterable[Shift], most: int | None = None) -> "Wavevectors":
@@ -60,14 +84,35 @@ class Wavevectors:
         return _ordered(kept)
 
     @staticmethod
-    def around(shifts: Iterable[Shift], most: int) -> "Wavevectors":
+    def timed(moves: Iterable[Vector], most: int) -> "Wavevectors | None":
+        """Those that the moves, of gradients and ticks, fill and from which the gradients lead
+        back before the last ends, whatever the ticks; None if they are more than `most`."""
+        moves = [move for move in moves if any(move)]
+        back = _distances([move[:3] for move in moves if any(move[:3])][::-1], None)[::-1]
+        at = kept = {_nowhere(moves)}
+        gradients = 0
+        for move in moves:
+            gradients += any(move[:3])
+            there = {_half(_sum(k, move, sign)) for k in at for sign in (1, -1)}
+            at = {k for k in at | there if _half(k[:3]) in back[gradients]}
+            kept = kept | at
+            if len(kept) > most:
+                return None
+        return _ordered(kept)
+
+    @staticmethod
+    def around(shifts: Iterable[Shift | Vector], most: int) -> "Wavevectors":
         """Those that fewer than `most` of some gradients, in any order, lead to."""
-        moves = {as_vector(shift) for shift in shifts} - {NOWHERE}
-        found, edge = {NOWHERE}, {NOWHERE}
+        moves = {move for move in map(as_vector, shifts) if any(move)}
+        found, edge = {_nowhere(moves)}, {_nowhere(moves)}
         for _ in range(most - 1):
             edge = {_half(_sum(k, m, s)) for k in edge for m in moves for s in (1, -1)} - found
             found |= edge
         return _ordered(found)
+
+
+def _nowhere(moves: Iterable[Vector]) -> Vector:
+    return next(((0,) * len(move) for move in moves), NOWHERE)
 
 
 def _distances(moves: list[Vector], most: int | None) -> list[dict[Vector, int]]:
@@ -102,9 +147,9 @@ def sources(waves: Wavevectors, shift: Vector) -> tuple[np.ndarray, np.ndarray]:
     def index(k: Vector) -> int:
         if k in place:
             return place[k]
-        opposite = place.get(_sum(NOWHERE, k, -1))
+        opposite = place.get(_minus(k))
         return 2 * count if opposite is None else count + opposite
 
     plus = [index(_sum(k, shift, -1)) for k in waves.vectors]
-    minus = [index(_sum(_sum(NOWHERE, k, -1), shift, -1)) for k in waves.vectors]
+    minus = [index(_sum(_minus(k), shift, -1)) for k in waves.vectors]
     return np.array(plus), np.array(minus)

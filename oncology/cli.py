@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mrphys.errors import InputError, Problem
+from oncology.cli_design import design as design_studies
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +27,7 @@ app = typer.Typer(
     "sub-01_sessions.tsv (session_id, day), and for each session a tumour mask "
     "(anat/*_label-tumor_mask.nii.gz) and, optionally, ADC in mm²/s (dwi/*_ADC.nii.gz).",
 )
+app.add_typer(design_studies, name="design")
 console = Console(stderr=True)
 
 OUT = typer.Option("--out", "-o", help="Folder for the results; made if it is not there.")
@@ -254,29 +257,62 @@ def simulate(
     coils: Annotated[int, typer.Option(min=1, max=64, help="Loops round the head.")] = 8,
     spacing: Annotated[int, typer.Option(help="Voxels of the phantom: 1, 2 or 4 mm.")] = 2,
     spins: Annotated[
-        tuple[int, int, int], typer.Option(min=1, help="Spins along x, y, z of a voxel.")
+        tuple[int, int, int],
+        typer.Option(
+            min=1,
+            help="Spins along x, y, z of a voxel. What spoilers leave, a grain over the picture, "
+            "falls as one over the root of their number.",
+        ),
     ] = (1, 1, 8),
     field: Annotated[float, typer.Option(help="Field strength: 1.5 or 3 T.")] = 3.0,
+    fov: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="Field of view in mm along x, y, z, instead of the file's."),
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Noise: sd of the real and of the imaginary part of a sample."),
+    ] = None,
+    snr: Annotated[
+        float | None,
+        typer.Option(min=1e-3, help="Noise by its ratio: largest sample over that sd."),
+    ] = None,
+    seed: Annotated[int, SEED] = 0,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Scan a phantom with any Pulseq sequence (.seq, 1.2 to 1.5).
 
     Writes raw k-space (ISMRMRD, HDF5) and, beside it, a picture of each slice (PNG). The middle of
     the brain is at the scanner's; of a slice-selective sequence only the slab excited is simulated.
+    Relaxation, off-resonance, pulses and gradients are those of the Bloch equations; the time it
+    takes grows as samples times spins.
 
     Example: mrphys simulate gre.seq --phantom brain --out raw.h5
+
+    A quick look: mrphys simulate gre.seq --spacing 4 --coils 1
+
+    With noise: mrphys simulate gre.seq --snr 200 --seed 1
     """
     import jax
 
-    from mrphys.fourier import slice_images
     from mrphys.io.ismrmrd import write_ismrmrd
+    from mrphys.io.output import prepare_output_folder
     from mrphys.io.pulseq import read_pulseq
-    from oncology.virtual_scan import save_images, scan_brain
+    from oncology.virtual_scan import noisy, require_scannable, save_images, scan_brain
 
     started = time.time()
     if phantom != "brain":
         raise InputError(Problem("simulate: --phantom", repr(phantom), "brain"))
+    if noise is not None and snr is not None:
+        raise InputError(Problem("simulate", "--noise and --snr", "one of them"))
     scan = read_pulseq(file)
+    if fov is not None:
+        scan = replace(scan, fov_mm=fov)
+    require_scannable(scan)
+    picture = out.with_suffix(".png")
+    if picture == out:
+        raise InputError(Problem("simulate: --out", str(out), "a name that ends in .h5"))
+    prepare_output_folder(out.parent)
     with jax.enable_x64(False), _progress() as progress:
         bar = progress.add_task(f"scanning with {scan.name}: spins", total=None)
         raw = scan_brain(
@@ -287,20 +323,25 @@ def simulate(
             field,
             lambda done, of: progress.update(bar, completed=done, total=of),
         )
+        raw, sd = noisy(raw, noise, snr, seed)
         write_ismrmrd(out, raw, scan, field_t=field)
-        picture = out.with_suffix(".png")
-        save_images(picture, slice_images(raw, scan))
+        pictured = save_images(picture, raw, scan)
     done = {
         "raw": str(out),
-        "picture": str(picture),
+        "picture": str(picture) if pictured else None,
         "coils": coils,
         "samples": raw.shape[1],
+        "readouts": len(scan.readouts),
+        "fov_mm": scan.fov_mm,
+        "matrix": scan.matrix(),
+        "noise_sd": sd,
         "seconds": round(time.time() - started, 1),
     }
     if as_json:
         print(json.dumps(done, indent=2))
     else:
-        Console().print(f"raw data: {out}\npicture: {picture}", highlight=False, soft_wrap=True)
+        shown = picture if pictured else "none, as the sequence encodes no position"
+        Console().print(f"raw data: {out}\npicture: {shown}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from learn.constraints import Variables, scan_time_s
 from learn.design import Design, optimise_design
 from mrphys.sequence.diffusion import DiffusionWeighted
 from oncology.calibration import largest
@@ -31,6 +32,8 @@ from oncology.virtual_patient import (
     grow,
     scanned_patient,
 )
+
+HIGHEST_B_S_PER_MM2 = 3000.0
 
 
 def demo_chain() -> tuple[Chain, VirtualPatient]:
@@ -155,6 +158,18 @@ def improve_design(
     z = truth_coordinates(chain)
     first = chain.first_state
     linear = eqx.filter_jit(Chain.linearised)(chain, z, first)
+    lowest, total = theta.b_s_per_mm2[:1], float(jnp.sum(theta.averages))
+
+    def build(p: Variables) -> DiffusionWeighted:
+        b = jnp.concatenate([lowest, p["b_s_per_mm2"]])
+        return DiffusionWeighted(b, theta.te_s, theta.tr_s, p["averages"])
+
     return optimise_design(
-        theta, lambda design: chain.uncertainty(design, z, linear), progress=progress
+        build,
+        {"b_s_per_mm2": theta.b_s_per_mm2[1:], "averages": theta.averages},
+        lambda design: chain.uncertainty(design, z, linear),
+        limits={"b_s_per_mm2": (1.0, HIGHEST_B_S_PER_MM2), "averages": (1.0, total)},
+        constraints=[scan_time_s("equal to", float(theta.scan_time_s))],
+        steps=40,
+        progress=progress,
     )

@@ -17,6 +17,7 @@ LONGEST = 600
 LEFTOVERS = {"utils", "util", "helpers", "common", "misc"}
 ROOMS_THAT_LEARN = {
     "cli",
+    "cli_design",
     "decisions",
     "demo",
     "design",

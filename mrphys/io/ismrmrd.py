@@ -36,9 +36,12 @@ def write_ismrmrd(
 ) -> None:
     """Write raw samples as ISMRMRD in HDF5, whole or not at all.
 
-    One acquisition for each readout, with its three-axis trajectory in cycles per field of view
-    (k times FOV; y(k) = Σ x(r) exp(-2πi k·r)), dwell time, time stamp in ms, and the labels of the
-    sequence as counters; without a label LIN, readouts are numbered in order. Values are complex64.
+    One acquisition for each readout, with its three-axis trajectory in cycles per field of view of
+    the reconstructed space (k times FOV; y(k) = Σ x(r) exp(-2πi k·r)), dwell time, time stamp in
+    ms, and the labels of the sequence as counters. Without labels the lines of Cartesian scans are
+    counted by their k, other readouts in order, slices by their frequency offset. The encoded
+    space is that of oversampled lines; lines read towards lower k are flagged as reversed,
+    navigators and noise as such. Values are complex64.
 
     Raises InputError when samples do not match the sequence, the sequence names no FOV, a readout
     is longer than 65535 samples, a label is negative or beyond 16 bits, or the folder cannot be
@@ -51,12 +54,12 @@ def write_ismrmrd(
     raw = np.asarray(raw)
     _check(str(path), raw, scan)
     assert scan.fov_mm is not None
-    numbered = all("LIN" not in readout.counters for readout in scan.readouts)
     trajectory = (scan.trajectory() * np.array(scan.fov_mm)).astype(np.float32)
+    lines = _Lines(scan, trajectory)
     with whole_file(path) as draft:
         draft.unlink()  # the library makes its own file
         with ismrmrd.Dataset(str(draft), "dataset") as dataset:
-            dataset.write_xml_header(_header(raw.shape[0], scan, numbered, field_t))
+            dataset.write_xml_header(_header(raw.shape[0], scan, lines, field_t))
             first = 0
             for number, readout in enumerate(scan.readouts):
                 part = slice(first, first + readout.samples)
@@ -74,56 +77,100 @@ def write_ismrmrd(
                 acquisition.read_dir[:] = (1.0, 0.0, 0.0)
                 acquisition.phase_dir[:] = (0.0, 1.0, 0.0)
                 acquisition.slice_dir[:] = (0.0, 0.0, 1.0)
-                for name, value in _counters(readout.counters, number, numbered).items():
+                for name, value in lines.counters[number].items():
                     setattr(acquisition.idx, name, value)
+                for flag, is_set in (
+                    (ismrmrd.ACQ_IS_REVERSE, lines.reversed[number]),
+                    (ismrmrd.ACQ_IS_NAVIGATION_DATA, readout.counters.get("NAV")),
+                    (ismrmrd.ACQ_IS_NOISE_MEASUREMENT, readout.counters.get("NOISE")),
+                ):
+                    if is_set:
+                        acquisition.set_flag(flag)
                 if number == len(scan.readouts) - 1:
                     acquisition.set_flag(ismrmrd.ACQ_LAST_IN_MEASUREMENT)
                 dataset.append_acquisition(acquisition)
 
 
-def _counters(labels, number: int, numbered: bool) -> dict[str, int]:
-    counters = {name: labels[label] for label, name in COUNTERS.items() if label in labels}
-    if numbered:
-        counters["kspace_encode_step_1"] = number
-    return counters
+class _Lines:
+    """What readouts are to a reader that sorts lines: direction, oversampling, counters."""
+
+    def __init__(self, scan: Scan, trajectory: np.ndarray):
+        parts = np.split(trajectory, np.cumsum([r.samples for r in scan.readouts])[:-1])
+        extent = np.array([np.ptp(k, axis=0) for k in parts])
+        images = [i for i, r in enumerate(scan.readouts) if not r.is_calibration]
+        rising = np.array([k[-1, 0] - k[0, 0] for k in parts])
+        self.cartesian = bool(len(images)) and bool(
+            np.all(extent[images, 1:] < 0.1) and np.all(extent[images, 0] > 1)
+        )
+        self.reversed = (rising < 0) & self.cartesian
+        longest = max((scan.readouts[i].samples for i in images), default=1)
+        matrix = scan.matrix()
+        step = np.abs(rising[images]).max(initial=0.0) / max(longest - 1, 1)
+        self.oversampling = max(1, round(1 / step)) if self.cartesian and step > 0 else 1
+        offsets, slices = np.unique(scan.excited_hz().round(3), return_inverse=True)
+        self.counters = []
+        for i, (readout, k) in enumerate(zip(scan.readouts, parts, strict=True)):
+            labels = readout.counters
+            counters = {name: labels[label] for label, name in COUNTERS.items() if label in labels}
+            middle = k[k.shape[0] // 2]
+            steps = [round(float(middle[a])) + matrix[a] // 2 for a in (1, 2)]
+            if not self.cartesian:
+                steps = [i, 0]
+            counters.setdefault("kspace_encode_step_1", max(steps[0], 0))
+            counters.setdefault("kspace_encode_step_2", max(steps[1], 0))
+            if offsets.size > 1:
+                counters.setdefault("slice", int(slices[i]))
+            self.counters.append(counters)
 
 
-def _check(where: str, raw: np.ndarray, scan: Scan) -> None:
-    samples = sum(readout.samples for readout in scan.readouts)
+def misfits(where: str, scan: Scan) -> list[Problem]:
+    """What of a sequence the format cannot hold."""
     problems = []
-    if raw.ndim != 2 or raw.shape[1] != samples:
-        expected = f"(coils, {samples}) as the sequence has"
-        problems.append(Problem(where, f"raw data of shape {raw.shape}", expected))
     if scan.fov_mm is None:
         problems.append(Problem(where, "a sequence without FOV", "FOV in [DEFINITIONS]"))
     longest = max((readout.samples for readout in scan.readouts), default=0)
     if longest > LARGEST or len(scan.readouts) > LARGEST:
         found = f"{len(scan.readouts)} readouts of up to {longest} samples"
         problems.append(Problem(where, found, f"at most {LARGEST} of each"))
-    values = [value for r in scan.readouts for value in r.counters.values()]
+    values = [v for r in scan.readouts for name, v in r.counters.items() if name in COUNTERS]
     if values and not (min(values) >= 0 and max(values) <= LARGEST):
         problems.append(Problem(where, f"labels {min(values)} to {max(values)}", "0 to 65535"))
+    return problems
+
+
+def _check(where: str, raw: np.ndarray, scan: Scan) -> None:
+    samples = sum(readout.samples for readout in scan.readouts)
+    problems = misfits(where, scan)
+    if raw.ndim != 2 or raw.shape[1] != samples:
+        expected = f"(coils, {samples}) as the sequence has"
+        problems.append(Problem(where, f"raw data of shape {raw.shape}", expected))
     if problems:
         raise InputError(*problems)
 
 
-def _header(coils: int, scan: Scan, numbered: bool, field_t: float) -> bytes:
+def _header(coils: int, scan: Scan, lines: _Lines, field_t: float) -> bytes:
     import ismrmrd.xsd as xsd
 
     assert scan.fov_mm is not None
     fov_x, fov_y, fov_z = scan.fov_mm
-    trajectory = scan.trajectory() * np.array(scan.fov_mm)
-    extent = trajectory.max(0) - trajectory.min(0)
-    x, y, z = (int(np.rint(cycles)) + 1 for cycles in extent)
-    space = xsd.encodingSpaceType(
-        matrixSize=xsd.matrixSizeType(x=x, y=y, z=z),
-        fieldOfView_mm=xsd.fieldOfViewMm(x=fov_x, y=fov_y, z=fov_z),
+    x, y, z = scan.matrix()
+    more = lines.oversampling
+    encoded, shown = (
+        xsd.encodingSpaceType(
+            matrixSize=xsd.matrixSizeType(x=x * factor, y=y, z=z),
+            fieldOfView_mm=xsd.fieldOfViewMm(x=fov_x * factor, y=fov_y, z=fov_z),
+        )
+        for factor in (more, 1)
     )
+    kind = xsd.trajectoryType.OTHER
+    if lines.cartesian:
+        kind = xsd.trajectoryType.EPI if lines.reversed.any() else xsd.trajectoryType.CARTESIAN
     limits = xsd.encodingLimitsType()
-    counters = [_counters(r.counters, i, numbered) for i, r in enumerate(scan.readouts)]
+    middles = {"kspace_encode_step_1": y // 2, "kspace_encode_step_2": z // 2}
     for name in COUNTERS.values():
-        values = [counter.get(name, 0) for counter in counters]
-        limit = xsd.limitType(minimum=min(values), maximum=max(values), center=max(values) // 2)
+        values = [counter.get(name, 0) for counter in lines.counters]
+        middle = min(middles.get(name, 0), max(values))
+        limit = xsd.limitType(minimum=min(values), maximum=max(values), center=middle)
         setattr(limits, LIMITS.get(name, name), limit)
     header = xsd.ismrmrdHeader(
         version=1,
@@ -138,10 +185,10 @@ def _header(coils: int, scan: Scan, numbered: bool, field_t: float) -> bytes:
         ),
         encoding=[
             xsd.encodingType(
-                encodedSpace=space,
-                reconSpace=space,
+                encodedSpace=encoded,
+                reconSpace=shown,
                 encodingLimits=limits,
-                trajectory=xsd.trajectoryType.OTHER,
+                trajectory=kind,
             )
         ],
     )

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Complex, Float
 
+from mrphys import epg, steady_state
 from mrphys.errors import InputError, Problem
 from mrphys.sequence.base import Sequence
-from mrphys.sequence.train import refuse_pools
+from mrphys.sequence.train import averaged, check_train, refuse_pools
 from mrphys.tissue import Tissue
-from mrphys.units import check_b_value_s_per_mm2, check_range, check_time_s
+from mrphys.units import check_b_value_s_per_mm2, check_time_s
 
 
 class DiffusionWeighted(Sequence):
@@ -37,15 +38,18 @@ class DiffusionWeighted(Sequence):
 
     def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
         refuse_pools(tissue)
-        half_echo = jnp.exp(-self.te_s / (2 * tissue.t1_s))
-        recovery = jnp.exp(-(self.tr_s - self.te_s / 2) / tissue.t1_s)
-        excite, refocus = tissue.b1 * jnp.pi / 2, tissue.b1 * jnp.pi
-        longitudinal = (1 - recovery + recovery * (1 - half_echo) * jnp.cos(refocus)) / (
-            1 - recovery * half_echo * jnp.cos(excite) * jnp.cos(refocus)
+        flip = epg.transmit(tissue) * jnp.pi / 2
+        echo = steady_state.spin_echo(
+            self.te_s,
+            self.tr_s,
+            tissue.t1_s,
+            tissue.t2_s,
+            excitation_rad=flip,
+            refocusing_rad=2 * flip,
+            m0=tissue.m0,
         )
-        echo = jnp.sin(excite) * jnp.sin(refocus / 2) ** 2 * jnp.exp(-self.te_s / tissue.t2_s)
         attenuation = jnp.exp(-jnp.multiply.outer(tissue.adc_mm2_per_s, self.b_s_per_mm2))
-        signal = (tissue.m0 * longitudinal * echo)[..., None] * attenuation
+        signal = echo.imag[..., None] * attenuation
         return jax.lax.complex(signal, jnp.zeros_like(signal))
 
     @property
@@ -73,15 +77,14 @@ def diffusion_weighted(
     >>> float(theta.scan_time_s)
     32.0
     """
-    b, repeats = jnp.asarray(b_s_per_mm2, float), jnp.asarray(averages, float)
     where = "diffusion_weighted"
-    if b.ndim != 1 or repeats.shape not in ((), b.shape):
-        found = f"b-values of shape {b.shape} and averages of shape {repeats.shape}"
-        raise InputError(Problem(where, found, "a list of b-values; averages, one or one for each"))
-    check_b_value_s_per_mm2(f"{where}: b_s_per_mm2", b)
-    check_range(f"{where}: averages", repeats, 0.01, float("inf"), "averages")
+    check_b_value_s_per_mm2(f"{where}: b_s_per_mm2", b_s_per_mm2)
+    b = jnp.asarray(b_s_per_mm2, float)
+    if b.ndim != 1 or not b.size:
+        raise InputError(Problem(where, f"b-values of shape {b.shape}", "a list of b-values"))
+    repeats = averaged(where, averages, b.size)
+    check_train(where, lists=(), te_s=te_s, tr_s=tr_s)
+    check_time_s(f"{where}: te_s", te_s, high=1.0)
     te, tr = jnp.asarray(te_s, float), jnp.asarray(tr_s, float)
-    check_time_s(f"{where}: te_s", te, high=1.0)
-    check_time_s(f"{where}: tr_s", tr, high=60.0)
     check_time_s(f"{where}: tr_s - te_s", tr - te, high=60.0)
-    return DiffusionWeighted(b, te, tr, jnp.broadcast_to(repeats, b.shape))
+    return DiffusionWeighted(b, te, tr, repeats)

@@ -15,6 +15,7 @@ def fingerprinting_fisp(
     phase_rad: Values | None = None,
     inversion_s: Values | None = 0.02,
     *,
+    on_resonance: bool = False,
     averages: Values = 1.0,
     pulse_s: Values = DEFAULT_PULSE_S,
     moment_rad_per_mm: Values | None = None,
@@ -26,6 +27,8 @@ def fingerprinting_fisp(
     tr_s, te_s   one number, or one for each
     phase_rad    of the pulses and the receiver; all 0 when None
     inversion_s  time from an inversion pulse (flip π, spoiled) to the train; None for no inversion
+    on_resonance  the tissue's b0_hz is 0: several times as fast where TR varies, which makes
+                 off-resonance turn the states; of no account with one TR
 
     Jiang et al. 2015, doi:10.1002/mrm.25559. Raises InputError for TE > TR, angles and times out
     of range, lists of different length.
@@ -37,8 +40,8 @@ def fingerprinting_fisp(
         tr_s=tr_s,
         te_s=te_s,
         phase_rad=phase_rad,
-        inversion_time_s=inversion_s,
     )
+    check_train(where, lists=(), inversion_time_s=inversion_s)
     tr, te = jnp.asarray(tr_s, float), jnp.asarray(te_s, float)
     check_range(f"{where}: tr_s - te_s", tr - te, 0.0, np.inf, "s", "TE and TR interchanged")
     played = block(
@@ -47,7 +50,8 @@ def fingerprinting_fisp(
         phase_rad=0.0 if phase_rad is None else phase_rad,
         shifts=[0, 1],
         reads=[True, False],
-        one_axis=phase_rad is None and tr.ndim == 0,
+        one_axis=phase_rad is None and (tr.ndim == 0 or on_resonance),
+        on_resonance=phase_rad is None and tr.ndim == 1 and on_resonance,
     )
     return train(
         _inverted(inversion_s, played),
@@ -75,24 +79,18 @@ def fingerprinting_balanced(
     Ma et al. 2013, doi:10.1038/nature11971. Raises InputError as `fingerprinting_fisp`.
     """
     where = "fingerprinting_balanced"
-    check_train(
-        where,
-        flip_rad=flip_rad,
-        tr_s=tr_s,
-        te_s=te_s,
-        phase_rad=phase_rad,
-        inversion_time_s=inversion_s,
-    )
+    times = {"tr_s": tr_s} if te_s is None else {"tr_s": tr_s, "te_s": te_s}
+    check_train(where, lists=None, flip_rad=flip_rad, phase_rad=phase_rad, **times)
+    check_train(where, lists=(), inversion_time_s=inversion_s)
     tr = jnp.asarray(tr_s, float)
     te = tr / 2 if te_s is None else jnp.asarray(te_s, float)
     check_range(f"{where}: tr_s - te_s", tr - te, 0.0, np.inf, "s", "TE and TR interchanged")
-    alternating = jnp.pi * (jnp.arange(np.size(flip_rad)) % 2)
+    alternating = jnp.pi * (jnp.arange(jnp.asarray(flip_rad).size) % 2)
     played = block(
         flip_rad,
         [te, tr - te],
         phase_rad=alternating if phase_rad is None else phase_rad,
         reads=[True, False],
-        dephased_s=[jnp.abs(te - tr / 2)] * 2,
     )
     blocks = _inverted(inversion_s, played)
     return train(blocks, averages=averages, pulse_s=pulse_s, profile=profile)

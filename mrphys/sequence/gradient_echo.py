@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from mrphys.epg import DEFAULT_PULSE_S
 from mrphys.sequence.repeated import Repeated, repeated
 from mrphys.sequence.train import Train, block, check_train, train
-from mrphys.units import Values, check_range
+from mrphys.units import Values, check_count, check_range, shape_of
 
 RF_SPOILING_RAD = float(np.deg2rad(117.0))
 """Increment of the phase increment (Zur, Wood, Neuringer 1991, doi:10.1002/mrm.1910210210)."""
@@ -45,7 +45,10 @@ def spoiled_gradient_echo(
     times out of range.
     """
     where = "spoiled_gradient_echo"
-    check_train(where, flip_rad=flip_rad, te_s=te_s, tr_s=tr_s)
+    lists = ("flip_rad",) if repetitions is None else None
+    check_train(where, lists=lists, flip_rad=flip_rad, te_s=te_s, tr_s=tr_s)
+    check_train(where, lists=(), rf_spoiling_rad=rf_spoiling_rad)
+    _check_repetitions(where, repetitions)
     te, tr = _within_repetition(where, te_s, tr_s)
     shifts = [0, 0] if rf_spoiling_rad is None else [0, 1]
     pattern = {"shifts": shifts, "reads": [True, False], "spoil": rf_spoiling_rad is None}
@@ -89,7 +92,9 @@ def unbalanced_ssfp(
     Raises InputError as `spoiled_gradient_echo`.
     """
     where = "unbalanced_ssfp"
-    check_train(where, flip_rad=flip_rad, te_s=te_s, tr_s=tr_s)
+    steady = repetitions is None and shape_of(where, flip_rad) == ()
+    check_train(where, lists=() if steady else None, flip_rad=flip_rad, te_s=te_s, tr_s=tr_s)
+    _check_repetitions(where, repetitions)
     te, tr = _within_repetition(where, te_s, tr_s)
     pattern = {"shifts": [0, 1], "reads": [True, False]}
     shared = {
@@ -98,10 +103,10 @@ def unbalanced_ssfp(
         "moment_rad_per_mm": moment_rad_per_mm,
         "profile": profile,
     }
-    if repetitions is None and np.ndim(flip_rad) == 0:
+    if steady:
         return repeated((block(flip_rad, [te, tr - te], **pattern),), **shared)
     played = block(
-        flip_rad, [te, tr - te], repetitions=repetitions, one_axis=np.ndim(tr) == 0, **pattern
+        flip_rad, [te, tr - te], repetitions=repetitions, one_axis=tr.ndim == 0, **pattern
     )
     return train([played], **shared)
 
@@ -121,7 +126,9 @@ def dess(
     Bruder et al. 1988, doi:10.1002/mrm.1910070105. Raises InputError for TE above TR / 2.
     """
     where = "dess"
-    check_train(where, flip_rad=flip_rad, te_s=te_s, tr_s=tr_s)
+    lists = () if repetitions is None else None
+    check_train(where, lists=lists, flip_rad=flip_rad, te_s=te_s, tr_s=tr_s)
+    _check_repetitions(where, repetitions)
     te, tr = jnp.asarray(te_s, float), jnp.asarray(tr_s, float)
     check_range(f"{where}: tr_s - 2 te_s", tr - 2 * te, 0.0, np.inf, "s", "TE above TR / 2")
     played = block(
@@ -130,7 +137,6 @@ def dess(
         repetitions=repetitions,
         shifts=[0, 1, 0],
         reads=[True, True, False],
-        dephased_s=[te, te, 0.0],
     )
     if repetitions is None:
         return repeated((played,), averages=averages, moment_rad_per_mm=moment_rad_per_mm)
@@ -152,13 +158,18 @@ def multi_echo_gradient_echo(
     Array([1.    , 0.3679], dtype=float64)
     """
     where = "multi_echo_gradient_echo"
-    check_train(where, echo_times_s=echo_times_s, flip_rad=flip_rad)
+    check_train(where, lists=("echo_times_s",), echo_times_s=echo_times_s, flip_rad=flip_rad)
     times = jnp.atleast_1d(jnp.asarray(echo_times_s, float))
     gaps = jnp.diff(times, prepend=0.0)
     cause = "echo times out of order"
     check_range(f"{where}: steps of echo_times_s", gaps, 0.0, np.inf, "s", cause)
-    played = block(flip_rad, list(gaps), reads=[True] * times.size, dephased_s=list(times))
+    played = block(flip_rad, list(gaps), reads=[True] * times.size)
     return train([played], averages=averages)
+
+
+def _check_repetitions(where: str, repetitions: int | None) -> None:
+    if repetitions is not None:
+        check_count(f"{where}: repetitions", repetitions)
 
 
 def _within_repetition(where: str, te_s: Values, tr_s: Values) -> tuple[Array, Array]:

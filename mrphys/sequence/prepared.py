@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Array
 
 from mrphys.epg import Block
+from mrphys.errors import InputError, Problem
 from mrphys.sequence.repeated import Repeated, repeated
 from mrphys.sequence.train import Train, block, check_train, train
-from mrphys.units import Values, check_range
+from mrphys.units import Values, check_count, check_range, shape_of
 
 
 def inversion_recovery(
@@ -31,8 +32,6 @@ def inversion_recovery(
     of range.
     """
     where = "inversion_recovery"
-    check_train(where, ti_s=ti_s, tr_s=tr_s, te_s=te_s, flip_rad=flip_rad)
-    check_train(where, inversion_flip_rad=inversion_rad)
     return _recovery(where, inversion_rad, ti_s, tr_s, te_s, flip_rad, averages)
 
 
@@ -49,7 +48,6 @@ def saturation_recovery(
     i m0 (1 - exp(-TI/T1)) exp(-TE/T2*)    for perfect pulses
     """
     where = "saturation_recovery"
-    check_train(where, ti_s=ti_s, tr_s=tr_s, te_s=te_s, flip_rad=flip_rad)
     return _recovery(where, np.pi / 2, ti_s, tr_s, te_s, flip_rad, averages)
 
 
@@ -62,6 +60,8 @@ def _recovery(
     flip_rad: Values,
     averages: Values,
 ) -> Repeated:
+    check_train(where, lists=("ti_s",), ti_s=ti_s, tr_s=tr_s, te_s=te_s, flip_rad=flip_rad)
+    check_train(where, lists=(), inversion_flip_rad=prepare_rad)
     delays, tr, te = jnp.ravel(jnp.asarray(ti_s, float)), jnp.asarray(tr_s, float), te_s
     rest = tr - delays - jnp.asarray(te, float)
     check_range(f"{where}: tr_s - ti_s - te_s", rest, 0.0, np.inf, "s", "TI and TR interchanged")
@@ -91,8 +91,10 @@ def look_locker(
     doi:10.1016/0022-2364(92)90347-A. Raises InputError for TE > TR, times and angles out of range.
     """
     where = "look_locker"
-    check_train(where, flip_rad=flip_rad, tr_s=tr_s, te_s=te_s, ti_s=ti_s)
-    check_train(where, inversion_flip_rad=inversion_rad)
+    lists = ("flip_rad",)
+    check_train(where, lists=lists, flip_rad=flip_rad, tr_s=tr_s, te_s=te_s, ti_s=ti_s)
+    check_train(where, lists=(), inversion_flip_rad=inversion_rad)
+    check_count(f"{where}: readouts", readouts)
     prepare = block(inversion_rad, [ti_s], reads=[False], spoil=True)
     return train([prepare, _spoiled(where, flip_rad, tr_s, te_s, readouts)], averages=averages)
 
@@ -121,7 +123,7 @@ def mprage(
     fit between inversion and TR.
     """
     where = "mprage"
-    check_train(where, ti_s=ti_s, flip_rad=flip_rad, echo_spacing_s=echo_spacing_s, tr_s=tr_s)
+    check_train(where, lists=("flip_rad",), ti_s=ti_s, flip_rad=flip_rad)
     return _prepared_trains(
         where, [ti_s], [flip_rad], echo_spacing_s, readouts, tr_s, te_s, inversion_rad, averages
     )
@@ -145,7 +147,14 @@ def mp2rage(
     do not fit.
     """
     where = "mp2rage"
-    check_train(where, ti_s=ti_s, flip_rad=flip_rad, echo_spacing_s=echo_spacing_s, tr_s=tr_s)
+    check_train(where, ti_s=ti_s, flip_rad=flip_rad)
+    for name, value in (("ti_s", ti_s), ("flip_rad", flip_rad)):
+        shape = shape_of(where, value)
+        if shape not in ((), (2,)):
+            found = f"shape {shape}"
+            raise InputError(
+                Problem(f"{where}: {name}", found, "one number, or one for each train")
+            )
     delays = jnp.broadcast_to(jnp.asarray(ti_s, float), (2,))
     flips = jnp.broadcast_to(jnp.asarray(flip_rad, float), (2,))
     return _prepared_trains(
@@ -173,6 +182,9 @@ def _prepared_trains(
     averages: Values,
 ) -> Repeated:
     """Inversion, then spoiled trains centred on each TI, then rest until TR."""
+    check_train(where, lists=(), echo_spacing_s=echo_spacing_s, tr_s=tr_s, te_s=te_s)
+    check_train(where, lists=(), inversion_flip_rad=inversion_rad)
+    check_count(f"{where}: readouts", readouts)
     spacing = jnp.asarray(echo_spacing_s, float)
     starts = [jnp.asarray(ti, float) - (readouts // 2) * spacing for ti in ti_s]
     ends: list[Array] = [jnp.zeros(()), *(start + readouts * spacing for start in starts)]
@@ -208,8 +220,19 @@ def molli(
     between inversion and the next beat.
     """
     where = "molli"
-    check_train(where, flip_rad=flip_rad, beat_s=beat_s, tr_s=tr_s)
-    check_train(where, first_ti_s=first_ti_s, inversion_flip_rad=inversion_rad)
+    check_train(where, lists=(), flip_rad=flip_rad, beat_s=beat_s, tr_s=tr_s)
+    check_train(where, lists=(), inversion_flip_rad=inversion_rad)
+    check_train(where, first_ti_s=first_ti_s)
+    for count in images:
+        check_count(f"{where}: images", count)
+    for count in pauses:
+        check_count(f"{where}: pauses", count, least=0)
+    check_count(f"{where}: pulses", pulses)
+    given = (*shape_of(where, first_ti_s), len(images))[0]
+    if not images or given != len(images) or len(pauses) < len(images) - 1:
+        found = f"{len(images)} images, {given} first_ti_s, {len(pauses)} pauses"
+        expected = "images and a TI after each inversion, a pause between two"
+        raise InputError(Problem(where, found, expected))
     beat, tr = jnp.asarray(beat_s, float), jnp.asarray(tr_s, float)
     delays = jnp.broadcast_to(jnp.asarray(first_ti_s, float), (len(images),))
     flips = jnp.asarray(flip_rad, float)
@@ -223,10 +246,10 @@ def molli(
             phase_rad=jnp.pi * (jnp.arange(low, high) % 2),
             reads=[high - low == 1, False],
             repetitions=high - low,
-            dephased_s=[0.0, 0.0],
+            ticks=2,
         )
 
-    catalyst = block(flips / 2, [tr / 2], phase_rad=np.pi, reads=[False])
+    catalyst = block(flips / 2, [tr / 2], phase_rad=np.pi, reads=[False], ticks=1)
     image = [catalyst, part(0, middle), part(middle, middle + 1), part(middle + 1, pulses)]
 
     def rest(wait_s: Array) -> Block:
@@ -267,7 +290,10 @@ def t2_prepared(
     angles out of range.
     """
     where = "t2_prepared"
-    check_train(where, preparation_s=preparation_s, flip_rad=flip_rad, te_s=te_s, tr_s=tr_s)
+    lists = ("preparation_s",)
+    check_train(where, lists=lists, preparation_s=preparation_s, flip_rad=flip_rad)
+    check_train(where, lists=(), te_s=te_s, tr_s=tr_s)
+    check_count(f"{where}: refocusing", refocusing)
     times = jnp.ravel(jnp.asarray(preparation_s, float))
     rest = jnp.asarray(tr_s, float) - times - jnp.asarray(te_s, float)
     cause = "the preparation longer than TR"
@@ -277,15 +303,16 @@ def t2_prepared(
         half = time / (2 * refocusing)
         acquisitions.append(
             (
-                block(np.pi / 2, [half], reads=[False]),
+                block(np.pi / 2, [half], reads=[False], ticks=1),
                 block(
                     np.pi,
                     [2 * half],
                     phase_rad=np.pi / 2,
                     reads=[False],
                     repetitions=refocusing - 1,
+                    ticks=2,
                 ),
-                block(np.pi, [half], phase_rad=np.pi / 2, reads=[False]),
+                block(np.pi, [half], phase_rad=np.pi / 2, reads=[False], ticks=1),
                 block(np.pi / 2, [0.0], phase_rad=np.pi, reads=[False], spoil=True),
                 block(flip_rad, [te_s, left], reads=[True, False], spoil=True),
             )

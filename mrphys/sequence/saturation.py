@@ -13,9 +13,9 @@ from mrphys.errors import InputError, Problem
 from mrphys.exchange import generator, propagate, step
 from mrphys.sequence.base import Sequence
 from mrphys.sequence.repeated import Repeated, repeated
-from mrphys.sequence.train import block, check_train
+from mrphys.sequence.train import averaged, block, check_train
 from mrphys.tissue import Tissue
-from mrphys.units import Values, check_finite, check_range, check_time_s
+from mrphys.units import Values, check_count, check_number, check_range
 from mrphys.wavevectors import Shift
 
 
@@ -38,10 +38,6 @@ class OffResonancePulse(Part):
     @property
     def intervals_s(self) -> Float[Array, "1 1"]:
         return self.pulse_duration_s[None, None]
-
-    @property
-    def read_after_s(self) -> Float[Array, "0"]:
-        return jnp.zeros(0)
 
     def energy_hz2_s(self, pulse_s: Array) -> Float[Array, ""]:
         del pulse_s
@@ -161,22 +157,29 @@ def cest_saturation(
     True
     """
     where = "cest_saturation"
-    offsets = jnp.atleast_1d(jnp.asarray(offsets_hz, float))
-    check_finite(f"{where}: offsets_hz", offsets)
+    offsets = _list(f"{where}: offsets_hz", offsets_hz, np.inf)
+    check_number(f"{where}: b1_hz", b1_hz)
     check_range(f"{where}: b1_hz", b1_hz, 0.0, 1e5, "Hz", "microtesla are 42.6 Hz each")
-    for name, time in (("duration_s", duration_s), ("gap_s", gap_s), ("recovery_s", recovery_s)):
-        check_time_s(f"{where}: {name}", time, high=60.0)
-    if pulses < 1:
-        raise InputError(Problem(f"{where}: pulses", f"{pulses}", "one or more"))
+    check_train(where, lists=(), duration_s=duration_s, gap_s=gap_s, recovery_s=recovery_s)
+    check_count(f"{where}: pulses", pulses)
     return Saturation(
         offsets_hz=offsets,
         b1_hz=jnp.asarray(b1_hz, float),
         duration_s=jnp.asarray(duration_s, float),
         gap_s=jnp.asarray(gap_s, float),
         recovery_s=jnp.asarray(recovery_s, float),
-        averages=jnp.broadcast_to(jnp.asarray(averages, float), offsets.shape),
+        averages=averaged(where, averages, offsets.size),
         pulses=pulses,
     )
+
+
+def _list(where: str, value: Values, most: float, likely_cause: str = "") -> Float[Array, " n"]:
+    """A number or list in Hz, no larger than `most`, as a list; raises InputError."""
+    check_range(where, value, -most, most, "Hz", likely_cause)
+    array = jnp.atleast_1d(jnp.asarray(value, float))
+    if array.ndim != 1 or not array.size:
+        raise InputError(Problem(where, f"shape {array.shape}", "a number, or a list"))
+    return array
 
 
 def mt_prepared_gradient_echo(
@@ -209,11 +212,10 @@ def mt_prepared_gradient_echo(
     True
     """
     where = "mt_prepared_gradient_echo"
-    check_train(where, flip_rad=flip_rad, te_s=te_s, tr_s=tr_s, saturation_s=saturation_s)
-    offsets = jnp.atleast_1d(jnp.asarray(offsets_hz, float))
-    field = jnp.atleast_1d(jnp.asarray(b1_hz, float))
-    check_finite(f"{where}: offsets_hz", offsets)
-    check_range(f"{where}: b1_hz", field, -1e5, 1e5, "Hz", "microtesla are 42.6 Hz each")
+    times = {"te_s": te_s, "tr_s": tr_s, "saturation_s": saturation_s}
+    check_train(where, lists=(), flip_rad=flip_rad, **times)
+    offsets = _list(f"{where}: offsets_hz", offsets_hz, np.inf)
+    field = _list(f"{where}: b1_hz", b1_hz, 1e5, "microtesla are 42.6 Hz each")
     lasting, te = jnp.asarray(saturation_s, float), jnp.asarray(te_s, float)
     rest = jnp.asarray(tr_s, float) - lasting - te
     cause = "a saturation pulse and TE longer than TR"

@@ -7,8 +7,9 @@ import pytest
 from scipy.linalg import expm
 
 import mrphys as mr
-from mrphys.bloch import Waveform, bloch, lorentzian_offsets_hz, random_walk
+from mrphys.bloch import bloch
 from mrphys.errors import InputError
+from mrphys.waveform import Waveform
 from tests.laws import check_gradient
 
 LASTING = {"t1_s": 20.0, "t2_s": 20.0}
@@ -56,20 +57,6 @@ def test_gradient_moments_dephase():
     k = gradient.sum(axis=0) * 1e-4
     expected = np.exp(-2j * np.pi * position @ k - 4e-3 / 20)
     np.testing.assert_allclose(m[:, 0] + 1j * m[:, 1], expected, atol=1e-9)
-
-
-def test_motion_is_position_as_a_function_of_time():
-    """Constant velocity in a constant gradient: phase 2π G v t² / 2."""
-    v, g, t = 30.0, 40.0, 0.01
-    gradient = jnp.broadcast_to(jnp.array([g, 0.0, 0.0]), (200, 3))
-    pulse = Waveform(t / 200, np.zeros(200, complex), gradient)
-
-    def where(now):
-        return jnp.stack([v * now, now * 0.0, now * 0.0])[None]
-
-    m = bloch(pulse, mr.Tissue(**LASTING), where, start=np.array([[1.0, 0.0, 0.0]]))
-    phase = np.angle(complex(m[0, 0], m[0, 1]))
-    assert phase == pytest.approx(-2 * np.pi * g * v * t**2 / 2, rel=1e-6)
 
 
 def test_channels_add_by_their_sensitivities():
@@ -150,44 +137,6 @@ def test_precisions_may_differ():
     np.testing.assert_allclose(bloch(pulse, q, place), bloch(pulse, double, place), atol=1e-6)
 
 
-def test_a_random_walk_attenuates_as_its_diffusion():
-    n, spins, dt = 40, 4000, 1e-3
-    g = np.where(np.arange(n) < n // 2, 1500.0, -1500.0)
-    pulse = Waveform(dt, np.zeros(n, complex), jnp.asarray(np.stack([0 * g, g, 0 * g], axis=1)))
-    k = np.cumsum(g) * dt
-    adc = 1.5e-3
-    q = mr.Tissue(**LASTING, adc_mm2_per_s=np.full(spins, adc))
-    place = np.random.default_rng(0).normal(size=(spins, 3))
-    walk = random_walk(pulse, q, place, jax.random.key(0))
-    start = np.array([[1.0, 0.0, 0.0]] * spins)
-    m = np.asarray(bloch(pulse, q, walk, start=start))
-    decay = np.exp(-((2 * np.pi) ** 2) * adc * np.sum(k**2) * dt)
-    assert 0.2 < decay < 0.8
-    assert abs((m[:, 0] + 1j * m[:, 1]).mean() - decay * np.exp(-0.04 / 20)) < 4 / np.sqrt(spins)
-
-    def one(adc):
-        few = mr.Tissue(**LASTING, adc_mm2_per_s=adc)
-        walk = random_walk(pulse, few, place[:3], jax.random.key(0))
-        return bloch(pulse, mr.Tissue(**LASTING, m0=np.ones(3)), walk, start=start[:3])
-
-    check_gradient(one, jnp.asarray(adc))
-    assert np.all(np.isfinite(jax.jacfwd(one)(0.0)))
-
-
-def test_motion_is_differentiable_in_its_parameters():
-    pulse = Waveform(1e-4, np.zeros(40, complex), jnp.full((40, 3), 20.0))
-
-    def end(velocity):
-        return bloch(
-            pulse,
-            mr.Tissue(**LASTING),
-            lambda now: jnp.ones((1, 3)) + velocity * now,
-            start=np.array([[1.0, 0.0, 0.0]]),
-        )
-
-    check_gradient(end, jnp.asarray(40.0))
-
-
 def test_length_is_kept_and_a_pulse_undone():
     rng = np.random.default_rng(2)
     b1 = (rng.normal(size=100) + 1j * rng.normal(size=100)) * 500
@@ -197,15 +146,6 @@ def test_length_is_kept_and_a_pulse_undone():
     np.testing.assert_allclose(np.linalg.norm(m, axis=1), 1, atol=1e-7)
     back = bloch(Waveform(1e-9, -b1[::-1] * 1e4), q, start=m)
     np.testing.assert_allclose(back, [[0, 0, 1]] * 3, atol=1e-6)
-
-
-def test_static_dephasing_by_lorentzian_offsets():
-    for nodes in (200, 400, 800):
-        offsets = np.asarray(lorentzian_offsets_hz(0.03, nodes))
-        for t in (0.003, 0.01, 0.03):
-            decay = np.exp(-2j * np.pi * offsets * t).mean()
-            assert abs(decay - np.exp(-t / 0.03)) < 6 / nodes
-    np.testing.assert_array_equal(lorentzian_offsets_hz(np.inf, 8), 0)
 
 
 def test_derivatives_in_everything_also_at_rest():

@@ -107,10 +107,12 @@ def test_the_real_trains_are_the_general_one():
     )
     np.testing.assert_allclose(echoes, 1j * fast, atol=3e-6)
 
-    played = block(flips, [0.0, 0.012], shifts=[0, 1], reads=[True, False])
+    times = jnp.array([0.004, 0.008])
+    played = block(flips, list(times), shifts=[0, 1], reads=[True, False])
     start = epg.equilibrium(q, 30)
     _, echoes = epg.general(played, q, start, moment)
-    fast = epg_real.gradient_train(q, start.longitudinal.real, flips, jnp.asarray(0.012), moment)
+    fast = epg_real.gradient_train(q, start.longitudinal.real, flips, times, moment)
+    fast = fast * jnp.exp(-times[0] * (1 / q.t2_s + 2j * jnp.pi * q.b0_hz))[None]
     np.testing.assert_allclose(echoes, 1j * fast, atol=3e-6)
 
 

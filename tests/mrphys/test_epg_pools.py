@@ -155,7 +155,6 @@ def test_crushers_on_other_axes_leave_no_stimulated_echo():
                 receiver_rad=0.0,
                 shifts=[axis, (0, 0, 0), after],
                 reads=[False, True, False],
-                dephased_s=[0.0, 0.0, 0.0],
             )
         )
     q = mr.Tissue(t1_s=19.9, t2_s=19.9).broadcast()

@@ -135,7 +135,7 @@ def test_derivatives_also_without_field_and_exchange():
         (lambda: Pool(0.0, 10.0), "sum to nothing"),
         (lambda: Pool(0.1, -10.0), "exchange_rate_hz"),
         (lambda: SemiSolid(0.1, 10.0, lineshape="box"), "one of gaussian"),
-        (lambda: cest_saturation([0.0], 10.0, 1.0, pulses=0), "one or more"),
+        (lambda: cest_saturation([0.0], 10.0, 1.0, pulses=0), "1 or more"),
         (
             lambda: mr.simulate(
                 mr.sequence.diffusion_weighted([0.0], 0.05),

@@ -6,7 +6,13 @@ from scipy.optimize import minimize_scalar
 
 import mrphys as mr
 from mrphys import InputError
-from mrphys.information import cramer_rao, fisher_information
+from mrphys.information import (
+    cramer_rao,
+    efficiency,
+    fisher_information,
+    undetermined,
+    van_trees,
+)
 from mrphys.sequence import diffusion_weighted
 from mrphys.simulate import simulate
 from mrphys.tissue import Tissue
@@ -121,3 +127,93 @@ def test_bounds_of_a_train_are_those_of_its_jacobian_voxel_by_voxel():
         expected = np.sqrt(np.diag(np.linalg.inv(information)))
         for name, sd in zip(sorted(p), expected, strict=True):
             assert float(found[name][i]) == pytest.approx(sd, rel=1e-6)
+
+
+def test_magnitudes_score_their_simulated_data():
+    """F of Rician data, at an SNR from 3 to below 1, is the covariance of the score."""
+    t = jnp.array([0.0, 1.0, 3.0])
+
+    def model(q):
+        return q[0] * jnp.exp(-q[1] * t + 1j)
+
+    q, sd = jnp.array([2.0, 0.7]), 0.7
+    real, imaginary = jax.random.normal(jax.random.key(0), (2, 20_000, 3))
+    m = jnp.abs(model(q)[None] + sd * jax.lax.complex(real, imaginary))
+
+    def log_likelihood(q, m):
+        return jnp.sum(mr.noise.rician_log_likelihood(m, jnp.abs(model(q)), jnp.full(3, sd)))
+
+    scores = jax.vmap(jax.grad(log_likelihood), (None, 0))(q, m)
+    expected = fisher_information(model, q, sd, rician=True)
+    np.testing.assert_allclose(np.cov(scores.T), expected, rtol=0.05)
+    assert np.all(np.linalg.eigvalsh(fisher_information(model, q, sd) - expected) > 0)
+
+
+def test_magnitudes_of_high_snr_do_as_well_as_complex_data():
+    theta = diffusion_weighted([0, 1000], te_s=0.08)
+    complex_data, magnitudes = (
+        cramer_rao(theta, Q, noise_sd=1e-4, rician=rician) for rician in (False, True)
+    )
+    np.testing.assert_allclose(
+        magnitudes["adc_mm2_per_s"], complex_data["adc_mm2_per_s"], rtol=1e-5
+    )
+
+
+def test_gradient_of_the_bound_of_magnitudes_through_a_null():
+    """An inversion recovery whose second readout is exactly 0."""
+    wait = jnp.array([0.1, jnp.log(2.0), 2.0])
+
+    def f(p):
+        information = fisher_information(
+            lambda q: q["m0"] * (1 - 2 * jnp.exp(-(wait + p["later"]) / q["t1"])) + 0j,
+            {"m0": p["m0"], "t1": 1.0},
+            0.1,
+            rician=True,
+        )
+        return information / 100
+
+    check_gradient(f, {"later": jnp.zeros(3), "m0": 1.0}, rtol=1e-6, atol=1e-8)
+
+
+def test_what_is_known_before_counts():
+    """One unknown: 1/sd² adds up; a nuisance that is known exactly is none."""
+    theta = diffusion_weighted([0, 1000], te_s=0.08)
+    name = "adc_mm2_per_s"
+    alone = cramer_rao(theta, Q, [name], noise_sd=0.01)[name]
+    both = cramer_rao(theta, Q, [name], noise_sd=0.01, prior_sd={name: 1e-5})[name]
+    np.testing.assert_allclose(1 / both**2, 1 / alone**2 + 1e10, rtol=1e-12)
+    sure = cramer_rao(theta, Q, [name], nuisance=["m0"], noise_sd=0.01, prior_sd={"m0": 1e-9})
+    np.testing.assert_allclose(sure[name], alone, rtol=1e-6)
+    only = cramer_rao(diffusion_weighted([700], te_s=0.08), Q, noise_sd=0.01, prior_sd={"m0": 0.1})
+    assert np.isfinite(only[name])
+    with pytest.raises(InputError, match="t2_s"):
+        cramer_rao(theta, Q, [name], noise_sd=0.01, prior_sd={"t2_s": 1.0})
+
+
+def test_van_trees_bounds_the_best_estimate_of_a_population():
+    """m0 of a population normal around 1: the posterior sd, which the posterior mean reaches."""
+    theta, prior_sd, noise_sd = mr.sequence.spin_echo(0.05), 0.2, 0.3
+    q = Tissue(t1_s=1.0, t2_s=[0.05, 0.1], m0=1.0)
+    slopes = np.exp(-0.05 / np.array([0.05, 0.1]))
+    found = van_trees(theta, q, ["m0"], noise_sd=noise_sd, prior_sd={"m0": prior_sd})["m0"]
+    expected = (np.mean(slopes**2) / noise_sd**2 + 1 / prior_sd**2) ** -0.5
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+
+
+def test_precision_per_time_does_not_know_of_repetition():
+    one, four = (diffusion_weighted([0, 1000], te_s=0.08, averages=n) for n in (1, 4))
+    name = "adc_mm2_per_s"
+    found = [float(efficiency(theta, Q, noise_sd=0.01)[name]) for theta in (one, four)]
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+    sd = float(cramer_rao(one, Q, noise_sd=0.01)[name])
+    assert found[0] == pytest.approx(ADC / sd / 4, rel=1e-12)
+
+
+def test_the_combination_that_cannot_be_told_is_named():
+    theta = diffusion_weighted([0, 1000], te_s=0.08)
+    names = ("m0", "t2_s", "b0_hz", "adc_mm2_per_s")
+    found = mr.information.information(theta, Q, names, noise_sd=0.01)
+    named = undetermined(found, names, [getattr(Q, name) for name in names])
+    assert sorted(named) == ["b0_hz alone", "m0 +100 % with t2_s -100 %"]
+    regular = mr.information.information(theta, Q, noise_sd=0.01)
+    assert undetermined(regular, ("adc_mm2_per_s", "m0")) == []

@@ -275,3 +275,66 @@ def test_files_of_others_are_read(shared_data, name):
     expected = 1e-3 * sequence.calculate_kspace()[0].T
     np.testing.assert_allclose(scan.trajectory(), expected, atol=1e-6)
     assert scan.duration_s == pytest.approx(scan.definitions["TotalDuration"], abs=1e-9)
+
+
+def multislice_with_crushers(sequence):
+    """Off-centre slices, each an echo between oblique spokes, triggers and labels among them."""
+    rf, gz, back = pp.make_sinc_pulse(
+        0.5, duration=2e-3, slice_thickness=5e-3, system=SYSTEM, return_gz=True, use="excitation"
+    )
+    turn = pp.make_block_pulse(3.0, duration=4e-4, system=SYSTEM, use="refocusing")
+    read = pp.make_trapezoid("x", flat_area=160, flat_time=1e-3, system=SYSTEM)
+    adc = pp.make_adc(16, duration=1e-3, delay=read.rise_time)
+    for i, z in enumerate((-0.02, 0.0, 0.03)):
+        rf.freq_offset = gz.amplitude * z
+        sequence.add_block(rf, gz, pp.make_label(type="SET", label="SLC", value=i))
+        sequence.add_block(*pp.rotate(read, back, angle=0.7 * i, axis="z"))
+        sequence.add_block(turn, pp.make_digital_output_pulse("osc0", duration=1e-4))
+        sequence.add_block(*pp.rotate(read, adc, angle=0.7 * i, axis="z"))
+        sequence.add_block(pp.make_trapezoid("z", area=800, system=SYSTEM))
+
+
+def shapes_and_corners(sequence):
+    """An arbitrary gradient beside an extended trapezoid that begins where a block ended."""
+    sequence.add_block(pp.make_block_pulse(0.3, duration=1e-4, system=SYSTEM, use="excitation"))
+    t = (np.arange(100) + 0.5) / 100
+    spiral = 4e5 * np.sin(np.pi * t) * np.exp(6j * t)
+    sequence.add_block(
+        pp.make_arbitrary_grad("x", spiral.real, first=0, last=0, max_slew=1e11, system=SYSTEM),
+        pp.make_arbitrary_grad("y", spiral.imag, first=0, last=0, max_slew=1e11, system=SYSTEM),
+        pp.make_adc(50, dwell=2e-5),
+    )
+    corners = {"times": np.array([0.0, 2e-4, 5e-4]), "amplitudes": np.array([0.0, 3e5, 2e5])}
+    sequence.add_block(pp.make_extended_trapezoid("z", system=SYSTEM, **corners))
+    corners = {"times": np.array([0.0, 4e-4, 6e-4]), "amplitudes": np.array([2e5, 2e5, 0.0])}
+    adc = pp.make_adc(20, dwell=2e-5)
+    sequence.add_block(pp.make_extended_trapezoid("z", system=SYSTEM, **corners), adc)
+
+
+@pytest.mark.parametrize("build", [multislice_with_crushers, shapes_and_corners])
+def test_trajectory_and_times_are_pypulseqs(build, tmp_path):
+    sequence = pp.Sequence(SYSTEM)
+    build(sequence)
+    scan = read_pulseq(written(tmp_path, sequence))
+    expected, _, excited, refocused, sampled = sequence.calculate_kspace()
+    np.testing.assert_allclose(1e3 * scan.trajectory(), expected.T, atol=1e-3)
+    np.testing.assert_allclose(scan.sample_times_s, sampled, atol=1e-9)
+    for use, times in (("excitation", excited), ("refocusing", refocused)):
+        centres = [p.start_s + p.center_s for p in scan.pulses if p.use == use]
+        np.testing.assert_allclose(centres, times, atol=1e-9)
+
+
+def test_gradients_twice_as_fine_as_their_raster(tmp_path):
+    """Oversampled shapes stand every half raster from the first half on: the same area."""
+    sequence = pp.Sequence(SYSTEM)
+    t = np.arange(1, 100) / 100
+    shape = 2e5 * np.sin(np.pi * t)
+    fine = pp.make_arbitrary_grad(
+        "x", shape, first=0, last=0, oversampling=True, max_slew=1e11, system=SYSTEM
+    )
+    sequence.add_block(fine)
+    sequence.add_block(pp.make_adc(2, duration=2e-5))
+    path = tmp_path / "a.seq"
+    sequence.write(str(path), remove_duplicates=False, check_timing=False)
+    area = read_pulseq(path).gradients[0].moment(np.array([1.0]))[0]
+    np.testing.assert_allclose(area, 1e-3 * 2e5 * 5e-4 * 2 / np.pi, rtol=1e-3)

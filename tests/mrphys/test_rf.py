@@ -1,14 +1,16 @@
 """Pulses: what they do to magnetisation, by the Bloch engine."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import mrphys as mr
 from mrphys import rf
-from mrphys.bloch import Waveform, bloch
+from mrphys.bloch import bloch
 from mrphys.errors import InputError
+from mrphys.waveform import Waveform
 from tests.laws import check_gradient
 
 LASTING = {"t1_s": 20.0, "t2_s": 20.0}
@@ -108,6 +110,30 @@ def test_adiabatic_passages_whatever_b1():
     assert m[:, 1].min() > 0.998
 
 
+def test_thresholds_of_adiabatic_pulses():
+    """The lowest B1 as documented, in units of √(sweep / duration), and failure below."""
+    duration, sweep = 16e-3, 15e3
+    unit = np.sqrt(sweep / duration)
+
+    def played(pulse, low, **given):
+        b1 = np.append(0.6, np.geomspace(1.0, 10 / low, 15)) * low * unit / 4000
+        return exactly_after(pulse, b1=b1, **given)
+
+    left = (1 + played(rf.adiabatic_passage(duration, 4000.0, sweep, samples=2048), 0.27)[:, 2]) / 2
+    assert left[1:].max() < 0.01 and left[0] > 0.05
+    half = rf.adiabatic_passage(duration, 4000.0, sweep, half=True, samples=2048)
+    left = 1 - played(half, 0.32)[:, 1]
+    assert left[1:].max() < 0.01 and left[0] > 0.02
+    pulse = rf.bir4(np.pi / 2, duration, 4000.0, sweep, samples=4096)
+    assert np.abs(played(pulse, 0.34)[1:, 2]).max() < 0.02
+    for start, end in (((1, 0, 0), (1, 0, 0)), ((0, 1, 0), (0, 0, -1)), ((0, 0, 1), (0, 1, 0))):
+        m = played(pulse, 1.0, start=np.array([start] * 16, float))
+        assert np.linalg.norm(m - np.array(end), axis=1)[1:].max() < 0.1
+    unit = np.sqrt(4.9) * 5.3 / np.pi / duration
+    left = (1 + played(rf.hyperbolic_secant(duration, 4000.0, samples=2048), 1.65)[:, 2]) / 2
+    assert left[1:].max() < 0.01 and left[0] > 0.1
+
+
 def test_derivatives_of_shapes_also_at_zero_flip():
     def ends(p):
         pulses = (
@@ -161,3 +187,52 @@ def test_bad_pulses():
         rf.slr("inversion", 1e-3, flip_rad=1.0)
     with pytest.raises(InputError, match="per cent"):
         rf.slr("excitation", 1e-3, pass_ripple=1.0)
+
+
+def test_echoes_of_selective_pulses_are_the_integral_over_their_profiles():
+    """A train of Shinnar-Le Roux pulses under their gradients, its crushers along x, sample by
+    sample; and phase graphs of the flip angles that the pulses have along z."""
+    duration, spacing, thickness, echoes = 1e-3, 6e-3, 5.0, 3
+    excite = rf.slr("excitation", duration, 6.0, samples=64)
+    refocus = rf.slr("refocusing", duration, 6.0, samples=64)
+    gradient = 6.0 / duration / thickness
+    z = np.linspace(-7, 7, 57)
+    profiles = [
+        rf.flip_profile(pulse, gradient, z, thickness, flip)
+        for pulse, flip in ((refocus, np.pi), (excite, np.pi / 2))
+    ]
+    near = np.asarray(rf.slice_profile(excite, gradient, np.array([-0.1, 0.1])))
+    cycles_per_mm = np.angle(np.divide(*(near[:, 0] + 1j * near[:, 1]))) / (2 * np.pi * 0.2)
+    # The edges of the slice end turned from its middle, 1.7 % of the echoes.
+    m = np.asarray(rf.slice_profile(excite, gradient, z))
+    turned = np.angle((m[:, 0] + 1j * m[:, 1]) * np.exp(2j * np.pi * cycles_per_mm * z))
+    (flips, weights), excited = profiles[0], profiles[1]
+    in_phase = flips, weights * np.cos(turned - turned[len(z) // 2])
+    q = mr.Tissue(t1_s=19.0, t2_s=19.0)
+    theta = mr.sequence.spin_echo_train(
+        np.full(echoes, np.pi), spacing, profile=in_phase, excitation_profile=excited
+    )
+    expected = mr.simulate(theta, q)
+
+    dt = duration / 64
+    still = round((spacing / 2 - duration) / dt)  # between pulses
+    along_x, _, along_z = np.eye(3)
+    selecting, crushing = gradient * along_z, along_x / (still * dt)
+    rewinding = -cycles_per_mm / (still * dt) * along_z
+    silence = np.zeros(still, complex)
+    b1 = [excite.b1_hz, silence]
+    played = [np.tile(selecting, (64, 1)), np.tile(rewinding + crushing, (still, 1))]
+    for _ in range(echoes):
+        b1 += [1j * np.asarray(refocus.b1_hz), silence, np.zeros(64, complex), silence]
+        played += [np.tile(selecting, (64, 1)), np.tile(crushing, (still, 1))]
+        played += [np.zeros((64, 3)), np.tile(crushing, (still, 1))]
+    waveform = Waveform(dt, np.concatenate(b1), np.concatenate(played))
+    x = np.arange(8) / 8  # orders up to 6 are told apart
+    places = np.stack([v.ravel() for v in np.meshgrid(x, [0.0], z, indexing="ij")], axis=1)
+    row = jax.tree.map(lambda v: jnp.broadcast_to(v, len(places)), q)
+    m = np.asarray(bloch(waveform, row, places, record="all"))
+    seen = (m[..., 0] + 1j * m[..., 1]).mean(0) * len(z) * (z[1] - z[0]) / thickness
+    at = 64 + still + np.arange(echoes) * (128 + 2 * still) + 64 + still + 32
+    np.testing.assert_allclose(seen[at], expected, atol=2e-3)
+    hard = mr.simulate(mr.sequence.spin_echo_train(np.full(echoes, np.pi), spacing), q)
+    assert np.abs(hard - expected).max() > 0.05

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mrphys as mr
-from mrphys import epg_real
+from mrphys import epg_real, steady_state
 from mrphys import sequence as s
 from mrphys.errors import InputError
 from mrphys.sequence.base import Sequence
@@ -23,6 +23,8 @@ FAMILIES = {
     "cpmg": s.spin_echo_train(np.full(5, 2.1), 0.01, moment_rad_per_mm=10.0),
     "fse_phases": s.spin_echo_train(np.full(4, 2.1), 0.01, phase_rad=np.linspace(0, 1, 4)),
     "fse_profile": s.spin_echo_train(np.full(3, 2.1), 0.01, profile=([1.0, 0.5], [0.6, 0.4])),
+    "fse_tr": s.spin_echo_train(np.full(4, 2.1), 0.01, tr_s=0.4, restore_rad=1.4),
+    "fse_tr_phases": s.spin_echo_train([2.1, 1.9], 0.01, phase_rad=[1.0, 0.5], tr_s=0.4),
     "stimulated": s.stimulated_echo(0.02, 0.1, moment_rad_per_mm=40.0),
     "spgr_steady": s.spoiled_gradient_echo([0.1, 0.3], 0.003, 0.01),
     "spgr_transient": s.spoiled_gradient_echo(0.3, 0.003, 0.01, 4),
@@ -47,6 +49,10 @@ FAMILIES = {
 }
 
 
+AT_ECHOES = {"fse_phases", "fse_tr_phases", "stimulated", "bssfp_transient", "molli", "t2prep"}
+"""Net times of static dephasing are zero, where |τ| has a kink in each interval alone."""
+
+
 signal_of = eqx.filter_jit(lambda theta, q: theta.signal(q))
 
 
@@ -57,8 +63,10 @@ def flat(theta: Sequence, q: mr.Tissue) -> np.ndarray:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradients_of_every_family(name):
     theta = FAMILIES[name]
+    theta = dataclasses.replace(theta, orders=5) if name == "t2prep" else theta
     numbers = {f.name: getattr(Q, f.name) for f in dataclasses.fields(Q)}
-    numbers = {key: value for key, value in numbers.items() if value is not None}
+    left_out = {"t2prime_s"} if name in AT_ECHOES else set()
+    numbers = {k: v for k, v in numbers.items() if v is not None and k not in left_out}
 
     def signal(p):
         return p["theta"].signal(mr.Tissue(**p["q"]))
@@ -81,25 +89,87 @@ def test_one_voxel_is_as_many(name):
     assert float(theta.pulse_energy_hz2_s) > 0
 
 
-def test_spoiled_steady_state_is_ernst():
-    flips, te, tr = np.array([0.05, 0.3, 1.2]), 0.003, 0.012
-    e1 = np.exp(-tr / T1)
-    expected = np.sin(flips) * (1 - e1) / (1 - e1 * np.cos(flips)) * np.exp(-te / T2)
-    found = flat(s.spoiled_gradient_echo(flips, te, tr), PLAIN)
-    np.testing.assert_allclose(found, 1j * expected, atol=1e-12)
-    transient = flat(s.spoiled_gradient_echo(0.3, te, tr, 1200), PLAIN)
-    np.testing.assert_allclose(transient[-1], found[1], rtol=1e-4)
+TE, TR = 0.003, 0.012
+ANGLES = np.array([0.05, 0.3, 1.2])
+DELAYS = np.array([0.05, 0.5, 1.5])
+IMPERFECT = mr.Tissue(t1_s=T1, t2_s=T2, b1=0.9, b0_hz=7.0, t2prime_s=0.2).broadcast()
+STAR = IMPERFECT.t2star_s
+CLOSED = {
+    "ernst": (
+        s.spoiled_gradient_echo(ANGLES, TE, TR),
+        steady_state.ernst(0.9 * ANGLES, TE, TR, T1, STAR, b0_hz=7.0),
+    ),
+    "freeman_hill": (
+        s.balanced_ssfp(0.8, TR, TR / 2, advance_rad=np.pi - 2 * np.pi * 7.0 * TR),
+        steady_state.freeman_hill(0.72, TR / 2, TR, T1, T2) * np.exp(-2j * np.pi * 7.0 * TR / 2),
+    ),
+    "balanced": (
+        s.balanced_ssfp(0.8, TR, TR / 2, advance_rad=0.3),
+        steady_state.balanced(0.72, TR / 2, TR, T1, T2, b0_hz=7.0, advance_rad=0.3),
+    ),
+    "dess": (
+        s.dess(0.8, TE, TR),
+        jnp.stack(
+            [
+                echo(0.72, TE, TR, T1, T2, b0_hz=7.0, t2prime_s=0.2)
+                for echo in (steady_state.ssfp_fid, steady_state.ssfp_echo)
+            ]
+        ),
+    ),
+    "ir": (
+        s.inversion_recovery(DELAYS, 2.5, TE),
+        steady_state.inversion_recovery(
+            DELAYS, TE, 2.5, T1, STAR, flip_rad=0.45 * np.pi, inversion_rad=0.9 * np.pi, b0_hz=7.0
+        ),
+    ),
+    "sr": (
+        s.saturation_recovery(DELAYS, 2.5, TE),
+        steady_state.saturation_recovery(
+            DELAYS, TE, 2.5, T1, STAR, flip_rad=0.45 * np.pi, saturation_rad=0.45 * np.pi, b0_hz=7.0
+        ),
+    ),
+    "look_locker": (
+        s.look_locker(0.2, 0.02, 30, TE, 0.05),
+        steady_state.look_locker(
+            np.arange(30), 0.18, TE, 0.02, T1, STAR, ti_s=0.05, inversion_rad=0.9 * np.pi, b0_hz=7.0
+        ),
+    ),
+    "mprage": (
+        s.mprage(0.4, 0.1, TR, 1, 2.5, TE),
+        jnp.atleast_1d(
+            steady_state.mprage(
+                0.4, 0.09, TR, 1, TE, 2.5, T1, STAR, inversion_rad=0.9 * np.pi, b0_hz=7.0
+            )
+        ),
+    ),
+    "mp2rage": (
+        s.mp2rage([0.4, 1.3], [0.1, 0.3], TR, 4, 2.5, TE),
+        steady_state.mp2rage(
+            np.array([0.4, 1.3]),
+            np.array([0.09, 0.27]),
+            *(TR, 4, TE, 2.5, T1, STAR),
+            inversion_rad=0.9 * np.pi,
+            b0_hz=7.0,
+        ),
+    ),
+}
 
 
-def test_balanced_steady_state_is_freeman_hill():
-    """On resonance with alternating pulses, E2 = exp(-TR/T2) whatever TE."""
-    flip, tr, te = 0.8, 0.006, 0.002
-    e1, e2 = np.exp(-tr / T1), np.exp(-tr / T2)
-    upper = np.sin(flip) * (1 - e1)
-    lower = 1 - (e1 - e2) * np.cos(flip) - e1 * e2
-    theta = s.balanced_ssfp(flip, tr, te)
-    expected = upper / lower * np.exp(-te / T2)
-    np.testing.assert_allclose(flat(theta, PLAIN), [1j * expected], atol=1e-12)
+@pytest.mark.parametrize("name", CLOSED)
+def test_phase_graphs_give_the_closed_forms(name):
+    """Those of `mrphys.steady_state`, which long Bloch transients prove."""
+    theta, expected = CLOSED[name]
+    one_offset = dataclasses.replace(IMPERFECT, t2prime_s=jnp.asarray(jnp.inf))
+    q = one_offset if name in ("freeman_hill", "balanced") else IMPERFECT
+    found = flat(theta.within(q, 1e-12), q)
+    found = found[[2, 6]] if name == "mp2rage" else found  # the middles of both trains
+    np.testing.assert_allclose(found, expected, atol=1e-11)
+
+
+def test_spoiled_transient_ends_in_its_steady_state():
+    transient = flat(s.spoiled_gradient_echo(0.3, TE, TR, 1200), PLAIN)
+    steady = flat(s.spoiled_gradient_echo(ANGLES, TE, TR), PLAIN)
+    np.testing.assert_allclose(transient[-1], steady[1], rtol=1e-4)
 
 
 def test_balanced_bands_repeat_with_one_over_tr():
@@ -139,31 +209,6 @@ def test_unbalanced_steady_state_keeps_orders_for_its_tolerance():
     for tolerance in (1e-2, 1e-4):
         cut = theta.within(PLAIN, tolerance)
         assert np.abs(flat(cut, PLAIN) - exact).max() < tolerance
-
-
-def test_recoveries():
-    delays, tr = np.array([0.05, 0.5, 1.5]), 2.5
-    for b1 in (1.0, 0.9):
-        q = mr.Tissue(t1_s=T1, t2_s=T2, b1=b1).broadcast()
-        c_inv, c_exc, s_exc = np.cos(np.pi * b1), np.cos(np.pi / 2 * b1), np.sin(np.pi / 2 * b1)
-        e_ti, e_rest = np.exp(-delays / T1), np.exp(-(tr - delays) / T1)
-        # M before the excitation, M = 1 + (c_inv (1 + (c_exc M - 1) e_rest) - 1) e_ti
-        before = (1 - e_ti + c_inv * e_ti * (1 - e_rest)) / (1 - c_inv * c_exc * e_ti * e_rest)
-        found = flat(s.inversion_recovery(delays, tr), q)
-        np.testing.assert_allclose(found, 1j * s_exc * before, atol=1e-12)
-    found = flat(s.saturation_recovery(delays, tr), PLAIN)
-    np.testing.assert_allclose(found, 1j * (1 - np.exp(-delays / T1)), atol=1e-12)
-
-
-def test_look_locker_recovers_with_its_apparent_t1():
-    """1/T1* = 1/T1 - ln(cos α)/TR, towards the spoiled steady state."""
-    flip, tr = 0.2, 0.02
-    x = flat(s.look_locker(flip, tr, 30), PLAIN).imag
-    steady = flat(s.spoiled_gradient_echo(flip, 0.0, tr), PLAIN).imag[0]
-    apparent = 1 / (1 / T1 - np.log(np.cos(flip)) / tr)
-    n = np.arange(30)
-    expected = steady - (steady + np.sin(flip)) * np.exp(-n * tr / apparent)
-    np.testing.assert_allclose(x, expected, atol=1e-12)
 
 
 def test_mp2rage_of_one_readout_is_two_look_lockers_deep():
@@ -208,6 +253,30 @@ def test_hahn_echo_and_its_diffusion():
     np.testing.assert_allclose(flat(half, PLAIN), [1j * expected], atol=1e-12)
 
 
+@pytest.mark.parametrize("restore", [None, 1.4])
+def test_echo_train_in_its_steady_state_is_that_of_the_general_engine(restore):
+    """Between crushers whose modulation along z diffuses in TR and hardly in a spacing."""
+    q = mr.Tissue(t1_s=T1, t2_s=T2, b1=0.9, b0_hz=7.0, adc_mm2_per_s=1e-3, t2prime_s=0.05)
+    given = {"tr_s": 1.0, "restore_rad": restore, "moment_rad_per_mm": 150.0}
+    theta = s.spin_echo_train(np.linspace(1.5, 2.8, 4), 0.01, 1.3, **given)
+    any_axis = s.spin_echo_train(np.linspace(1.5, 2.8, 4), 0.01, 1.3, np.pi / 2, **given)
+    found = flat(theta, q.broadcast())
+    np.testing.assert_allclose(flat(any_axis, q.broadcast()), found, atol=1e-14)
+    steady = s.repeated(theta.blocks, moment_rad_per_mm=150.0)
+    np.testing.assert_allclose(flat(steady, q.broadcast()), found, atol=1e-10)
+    assert float(theta.scan_time_s) == pytest.approx(float(steady.scan_time_s))
+
+
+def test_one_echo_in_its_steady_state_is_saturation_recovery():
+    q = mr.Tissue(t1_s=T1, t2_s=T2, b1=0.85).broadcast()
+    found = flat(s.spin_echo_train([np.pi], 0.05, tr_s=0.8), q)
+    expected = flat(s.diffusion_weighted([0.0], 0.05, 0.8), q)
+    np.testing.assert_allclose(found, 1j * expected, rtol=1e-12)
+    restored = flat(s.spin_echo_train([np.pi], 0.05, tr_s=0.8, restore_rad=np.pi / 2), PLAIN)
+    rest, e2 = np.exp(-0.75 / T1), np.exp(-0.05 / T2)
+    np.testing.assert_allclose(restored, 1j * e2 * (1 - rest) / (1 - rest * e2), rtol=1e-12)
+
+
 def test_gradient_echoes_dephase_by_t2star():
     q = mr.Tissue(t1_s=T1, t2_s=T2, t2prime_s=0.05, b0_hz=12.0).broadcast()
     times = np.array([0.002, 0.011, 0.03])
@@ -236,6 +305,8 @@ def test_molli_images_lie_on_the_inversion_recovery():
         (lambda: s.spin_echo_train(np.full(4, 2.0), 10.0 * 7), "milliseconds"),
         (lambda: s.spin_echo_train(np.full(4, 2.0), 5e-4), "shorter than the pulses"),
         (lambda: s.spin_echo_train(np.full(4, 2.0), 0.01, phase_rad=np.zeros(3)), "one length"),
+        (lambda: s.spin_echo_train(np.full(4, 2.0), 0.01, tr_s=0.04), "longer than TR"),
+        (lambda: s.spin_echo_train(np.full(4, 2.0), 0.01, restore_rad=1.5), "a TR"),
         (lambda: s.spoiled_gradient_echo(0.2, 0.02, 0.01), "TE and TR interchanged"),
         (lambda: s.fingerprinting_fisp([0.1, np.nan], 0.01), "nan"),
         (lambda: s.fingerprinting_fisp([0.1, 0.2], [0.01] * 3), "one length"),
