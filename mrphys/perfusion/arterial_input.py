@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from mrphys.errors import InputError, Problem
 from mrphys.units import Values, check_finite, check_range
@@ -16,12 +16,12 @@ HAEMATOCRIT = 0.42
 """Of large vessels (Parker et al. 2006)."""
 
 
-def _real(value: ArrayLike | list | tuple) -> Float[Array, "..."]:
+def _real(value: Values) -> Float[Array, "..."]:
     array = jnp.asarray(value)
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
-def check_series_times(where: str, times_s: ArrayLike | list) -> None:
+def check_series_times(where: str, times_s: Values) -> None:
     """Raise InputError unless times increase strictly and span 20 s to 2 h."""
     if isinstance(times_s, Tracer):
         return

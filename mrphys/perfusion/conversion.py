@@ -1,5 +1,7 @@
 """From the exponentials of a response to the compartments that made them."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -42,14 +44,15 @@ def compartments(model: type[Kinetics], of: Exponentials) -> tuple[Array, ...]:
     from R(0) = F_p, R'(0) = -F_p² / v_p and ∫ R dt, the tracer's volume of distribution. The last
     are symmetric: which exponential comes first does not matter.
     """
-    a, k = of.inflow_per_s, of.rate_per_s
-    a2, k2, kept = of.inflow2_per_s, of.rate2_per_s, of.kept_per_s
+    there: Any = of  # the fields that its model has
+    a, k = there.inflow_per_s, there.rate_per_s
+    a2, k2, kept = there.inflow2_per_s, there.rate2_per_s, there.kept_per_s
     if model is Tofts:
         return a, a / k
     if model is ExtendedTofts:
-        return a, a / k, of.plasma
+        return a, a / k, there.plasma
     if model is Patlak:
-        return kept, of.plasma
+        return kept, there.plasma
     if model is TwoCompartmentUptake:
         fp = a + kept
         return fp, fp * kept / a, fp**2 / (a * k)

@@ -194,7 +194,8 @@ def _described(
         for part in seen:
             variance = variance + _dot(weights, part) ** 2
         if ask.arterial_sd:
-            follows = sum(w[:, None] * slope for w, slope in zip(weights, slopes, strict=True))
+            together = zip(weights, slopes, strict=True)
+            follows = jnp.sum(jnp.stack([w[:, None] * slope for w, slope in together]), axis=0)
             sensed = _input_sensitivity(theta, model, rows, follows)
             variance = variance + ask.arterial_sd**2 * jnp.sum(sensed**2, axis=-1)
         hidden = ~jnp.isfinite(value + variance) | ~(variance >= 0)

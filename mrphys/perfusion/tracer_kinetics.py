@@ -20,13 +20,14 @@ Sourbron, Buckley 2012, doi:10.1088/0031-9155/57/2/R1; names as in OSIPI's lexic
 """
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from mrphys.perfusion.convolution import Washout
+from mrphys.units import Values
 
 PER_MIN = 1 / 60
 """One per minute, in 1/s."""
@@ -34,7 +35,8 @@ ML_PER_100ML_PER_MIN = 1 / 6000
 """1 ml per 100 ml of tissue and minute, in 1/s."""
 
 
-def _real(value: ArrayLike | list | tuple | None) -> Float[Array, "..."] | None:
+def _real(value: Values | None) -> Any:
+    """As an array of real numbers; None, for what a fit is to find or is not there, as it is."""
     if value is None:
         return None
     array = jnp.asarray(value)
