@@ -53,10 +53,14 @@ class Response(NamedTuple):
 class Kinetics(eqx.Module):
     """q of a tracer: fields are numbers or maps, `delay_s` None for no arterial delay.
 
-    A new model is a class with `response`; `mrphys.fit` takes it, with a `DynamicSeries`.
+    A new model is a class with those fields and `response`; `mrphys.fit` takes it, with a
+    `DynamicSeries`.
     """
 
-    delay_s: eqx.AbstractVar[Float[Array, "..."] | None]
+    @property
+    @abstractmethod
+    def delay_s(self) -> Float[Array, "..."] | None:
+        """How much later than elsewhere the input comes; a field."""
 
     @abstractmethod
     def response(self) -> Response:
