@@ -337,7 +337,7 @@ def _still(tree: PyTree) -> PyTree:
     )
 
 
-def _search(chunk: Chunk, measured: Rows, start: Vector | None) -> tuple[Array, Array]:
+def _search(chunk: Chunk, measured: Rows, start: tuple[Array, ...] | None) -> tuple[Array, Array]:
     """The optimum's coordinates, and the step still proposed."""
     ask = chunk.ask
     if start is None:

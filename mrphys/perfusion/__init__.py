@@ -5,7 +5,8 @@ signal  concentration_of_signal, SpoiledEcho         mmol/l from T1-weighted sig
         relaxation_change_per_s                      ΔR2* from T2*-weighted ones
 θ, q    dynamic_series, ExtendedTofts, ...           when it is seen, and what tissue does with it
 x       concentration                                exact for an input linear between samples
-q       fit_kinetics                                 maps with their sds, T1's and the input's too
+q       fit_kinetics                                 maps with their sds
+        fit_signals                                  the same from signals: T1, B1, input carried
         vascular_maps, leakage_corrected             volume, flow, transit time by deconvolution
         enhancement, bolus_arrival_s                 what a curve shows without a model
 """
@@ -22,12 +23,14 @@ from mrphys.perfusion.enhancement import Enhancement, bolus_arrival_s, enhanceme
 from mrphys.perfusion.fitting import fit_kinetics
 from mrphys.perfusion.series import DynamicSeries, concentration, dynamic_series
 from mrphys.perfusion.signal import (
+    ConcentrationErrors,
     SpoiledEcho,
+    concentration_errors,
     concentration_of_signal,
     relaxation_change_per_s,
     signal_of_concentration,
-    t1_errors,
 )
+from mrphys.perfusion.signal_fit import fit_signals
 from mrphys.perfusion.tracer_kinetics import (
     ML_PER_100ML_PER_MIN,
     PER_MIN,
@@ -45,6 +48,7 @@ __all__ = [
     "ML_PER_100ML_PER_MIN",
     "PER_MIN",
     "ArterialInput",
+    "ConcentrationErrors",
     "DynamicSeries",
     "Enhancement",
     "Exponentials",
@@ -60,15 +64,16 @@ __all__ = [
     "arterial_input",
     "bolus_arrival_s",
     "concentration",
+    "concentration_errors",
     "concentration_of_signal",
     "dynamic_series",
     "enhancement",
     "fit_kinetics",
+    "fit_signals",
     "georgiou_2019",
     "leakage_corrected",
     "parker_2006",
     "relaxation_change_per_s",
     "signal_of_concentration",
-    "t1_errors",
     "vascular_maps",
 ]

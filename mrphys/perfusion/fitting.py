@@ -1,5 +1,7 @@
 """Maps of kinetic parameters, each with its standard deviation, from concentrations."""
 
+from dataclasses import fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,17 +12,27 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from mrphys.errors import InputError, Problem
-from mrphys.least_squares import solve
-from mrphys.mapping import FAILED, ILL_DETERMINED, MASKED, Estimate, fit
-from mrphys.perfusion.conversion import AMPLITUDES, RATES, compartments, exponentials
+from mrphys.mapping import MASKED, Estimate, fit
+from mrphys.perfusion.conversion import AMPLITUDES, RATES, exponentials
+from mrphys.perfusion.propagation import Asked, Known, Optimum, described
 from mrphys.perfusion.series import DynamicSeries
+from mrphys.perfusion.signal import ConcentrationErrors
 from mrphys.perfusion.subspace import Subspace, subspace
-from mrphys.perfusion.tracer_kinetics import Exponentials, Kinetics
+from mrphys.perfusion.tracer_kinetics import Kinetics
 from mrphys.simulate import over_voxels
-from mrphys.voxelwise import with_fields
 
 SLOWEST, FASTEST = 0.01, 5.0
 """Rates searched: from 1 % washed out over the series to five times as fast as images come."""
+PHYSICAL = {
+    "ktrans_per_s": (1e-7, 1.0),
+    "ps_per_s": (1e-7, 1.0),
+    "fp_per_s": (1e-7, 1.0),
+    "ve": (1e-4, 1.0),
+    "vp": (1e-4, 1.0),
+}
+"""Where compartments may lie, unless told otherwise, once a fit is bounded."""
+DELAY_STEP_S, DELAYS = 2.0, 24
+"""Between delays from which a search begins, and how many at most."""
 CHUNK = 1024
 
 
@@ -31,8 +43,9 @@ def fit_kinetics(
     noise_sd: ArrayLike | None = None,
     *,
     mask: Bool[Array | np.ndarray, "..."] | None = None,
+    bounds: dict[str, tuple[float, float]] | None = None,
     delay_s: tuple[float, float] | None = None,
-    errors: Float[Array | np.ndarray, "modes *voxels readouts"] | None = None,
+    errors: ConcentrationErrors | None = None,
     arterial_sd: float = 0.0,
     arterial_scale_sd: float = 0.0,
     chunk: int = CHUNK,
@@ -44,24 +57,24 @@ def fit_kinetics(
     model     Tofts, ExtendedTofts, Patlak, TwoCompartmentUptake or TwoCompartmentExchange
     noise_sd  of x: a number, a map, or None: each voxel's residual
     mask      True where to fit; voxels not finite are left out in any case (MASKED)
+    bounds    (low, high) of the model's fields, by name; of those not named, `PHYSICAL`. Unless
+              given, nothing is bounded and noise may make a volume negative, or above 1
     delay_s   (earliest, latest) arrival after the input's, when it is to be found in each voxel
-    errors    of x beyond noise: curves of one sd each, alike in all images of a voxel, such as what
-              `t1_errors` gives for an uncertain T1
+    errors    of concentrations made from signals (`concentration_errors`): T1, B1, the baseline
     arterial_sd, arterial_scale_sd  of the noise of the input's samples, mmol/l, and of a factor by
               which all of it may be wrong (relative)
 
     Least squares by `mrphys.fit`, in exponentials: amplitudes are solved for and may be negative,
     so that they are not biased where they are small; only rates are searched. Data are first
     projected on the space of all curves of the input (`mrphys.perfusion.subspace`), which loses
-    nothing; where a delay is sought, the input is being traced, or images are few, they are not.
-    The sds are Cramér-Rao's carried into the compartments, with the parts of `errors` and of the
-    input added as the estimate follows them to first order:
+    nothing; where the input is being traced, or images are few, they are not. A delay is sought
+    from the best of several. Voxels that end outside the bounds are searched again within, in the
+    model's own fields. The sds are Cramér-Rao's carried into the compartments, with the parts of
+    `errors` and of the input added as the estimate follows them to first order
+    (`mrphys.perfusion.propagation`). A parameter whose rate is not determined has sd infinity.
 
-        Σ = P (σ² 1 + Σ_m e_m e_mᵀ + F Σ_a Fᵀ) Pᵀ,   P = (JᵀJ)⁻¹ Jᵀ,  F = ∂x/∂c_a
-
-    A parameter whose rate is not determined has sd infinity. Raises InputError for a model without
-    a fit, shapes that do not match, concentrations in another unit than the input's, or negative
-    almost everywhere, and as `mrphys.fit`.
+    Raises InputError for a model without a fit, shapes that do not match, concentrations in another
+    unit than the input's, or negative almost everywhere, and as `mrphys.fit`.
 
     >>> import mrphys as mr
     >>> times_s = np.arange(0.0, 300.0, 2.0)
@@ -72,78 +85,176 @@ def fit_kinetics(
     >>> fit_kinetics(theta, x, mr.perfusion.ExtendedTofts, 0.01).value.ktrans_per_s.round(6)
     Array([0.001, 0.004], dtype=float64)
     """
-    dtype = theta.arterial.plasma_mmol_per_l.dtype
-    data = jnp.asarray(x, dtype)
+    data = jnp.asarray(x, theta.arterial.plasma_mmol_per_l.dtype)
     usable = _usable(theta, data, model, mask)
+    ask = _Question(model, noise_sd, delay_s, arterial_sd, arterial_scale_sd, chunk)
+    found = _at_delays(ask, theta, data, usable) if delay_s else _at_once(ask, theta, data, usable)
     names = AMPLITUDES[model] + RATES[model] + (("delay_s",) if delay_s else ())
-    known = exponentials(model, 1.0, sum(delay_s) / 2 if delay_s else None)
-    slowest, fastest = _rates(theta)
-    bounds = {name: (slowest, fastest) for name in RATES[model]}
-    bounds |= {"delay_s": delay_s} if delay_s else {}
-    small = None
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(theta))
-    if not traced and not delay_s:
-        small = subspace(theta, slowest, fastest)
-        small = small if 2 * small.plasma.size <= data.shape[-1] else None
-    wanted = {"known": known, "linear": AMPLITUDES[model], "bounds": bounds, "chunk": chunk}
-    spare = data.shape[-1] - len(names)
-    if small is None:
-        found = fit(theta, data, names, noise_sd, mask=usable, **wanted)
-        residual, noise = found.residual, found.noise_sd
-    else:
-        inside, outside = small.project(data)
-        count = inside.shape[-1]
-        noise = jnp.sqrt(outside / (data.shape[-1] - count)) if noise_sd is None else noise_sd
-        smallest = float(jnp.finfo(jnp.float32).tiny)
-        noise = jnp.where(usable, jnp.maximum(noise, smallest), 1.0)
-        found = fit(small, inside, names, noise, mask=usable, **wanted)
-        square = found.residual**2 * (count - len(names)) + outside
-        residual = jnp.where(found.status < MASKED, jnp.sqrt(square / max(spare, 1)), 0.0)
-        noise = residual if noise_sd is None else found.noise_sd
-    ask = _Asked(model, names, arterial_sd, arterial_scale_sd)
-    shape = data.shape[:-1]
-    rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape).reshape(-1), found.value)
-    modes = None if errors is None else jnp.moveaxis(jnp.asarray(errors, dtype), 0, -2)
-    if modes is not None and small is not None:
-        modes = small.project(modes)[0]
-    if modes is not None:
-        modes = modes.reshape(-1, *modes.shape[-2:])
-    lost = [~jnp.isfinite(getattr(found.sd, name)).reshape(-1) for name in RATES[model]]
-    given = _Optimum(
-        rows,
-        noise.reshape(-1),
-        found.status.reshape(-1),
-        jnp.stack(lost, -1) if lost else None,
-        modes,
+    free = _compartments(ask, names, theta, found, errors)
+    if bounds is None:
+        return free
+    limits = _limits(ask, bounds)
+    outside = jnp.zeros(data.shape[:-1], bool)
+    for name, (low, high) in limits.items():
+        value = getattr(free.value, name)
+        outside |= (value < low) | (value > high)
+    outside &= free.status < MASKED
+    if not isinstance(outside, Tracer) and not outside.any():
+        return free
+    start = model(**{name: jnp.clip(getattr(free.value, name), *limits[name]) for name in limits})
+    known = model(**dict.fromkeys(limits, 1.0))
+    inside = fit(
+        theta, data, tuple(limits), noise_sd, known=known, linear=(), bounds=limits,
+        mask=outside, start=start, chunk=chunk,
+    )  # fmt: skip
+    bounded = _compartments(
+        ask, tuple(limits), theta, _Found(inside, inside.residual, inside.noise_sd, None), errors
     )
-    models = theta if small is None else small, theta
-    values, sds, status = over_voxels(eqx.Partial(_described, ask), models, given, chunk)
+    return jax.tree.map(lambda new, old: jnp.where(outside, new, old), bounded, free)
+
+
+class _Question(NamedTuple):
+    model: type[Kinetics]
+    noise_sd: ArrayLike | None
+    delay_s: tuple[float, float] | None
+    arterial_sd: float
+    arterial_scale_sd: float
+    chunk: int
+
+
+class _Found(NamedTuple):
+    """In exponentials or compartments; `small` is the space in which it was found, if any."""
+
+    estimate: Estimate
+    residual: Float[Array, "*voxels"]
+    noise_sd: Float[Array, "*voxels"]
+    small: Subspace | None
+
+
+def _at_once(
+    ask: _Question, theta: DynamicSeries, data: Array, usable: Array, numbers: int | None = None
+) -> _Found:
+    """The exponentials that fit best, without a delay."""
+    slowest, fastest = _rates(theta)
+    amplitudes, rates = AMPLITUDES[ask.model], RATES[ask.model]
+    wanted: Any = {
+        "known": exponentials(ask.model, 1.0, None),
+        "linear": amplitudes,
+        "bounds": {name: (slowest, fastest) for name in rates},
+        "chunk": ask.chunk,
+        "mask": usable,
+    }
+    images, names, noise = data.shape[-1], amplitudes + rates, ask.noise_sd
+    small = None
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(theta)):
+        small = subspace(theta, slowest, fastest, numbers)
+        small = small if 2 * small.plasma.size <= images else None
+    if small is None:
+        found = fit(theta, data, names, noise, **wanted)
+        return _Found(found, found.residual, found.noise_sd, None)
+    inside, left = small.project(data)
+    count = inside.shape[-1]
+    noise = jnp.sqrt(left / (images - count)) if noise is None else noise
+    smallest = float(jnp.finfo(jnp.float32).tiny)
+    noise = jnp.where(usable, jnp.maximum(noise, smallest), 1.0)
+    found = fit(small, inside, names, noise, **wanted)
+    square = found.residual**2 * (count - len(names)) + left
+    spare = max(images - len(names), 1)
+    residual = jnp.where(found.status < MASKED, jnp.sqrt(square / spare), 0.0)
+    return _Found(found, residual, residual if ask.noise_sd is None else found.noise_sd, small)
+
+
+def _at_delays(ask: _Question, theta: DynamicSeries, data: Array, usable: Array) -> _Found:
+    """And with the delay that fits best, from the best of several that are tried first."""
+    (low, high), model = ask.delay_s or (0.0, 0.0), ask.model
+    between_s = max(DELAY_STEP_S, (high - low) / DELAYS)
+    tried_s = np.arange(low + between_s / 2, high, between_s) if high - low > between_s else [low]
+    numbers, lowest, start = None, jnp.inf, None
+    for late_s in tried_s:
+        nodes = theta.arterial.times_s + late_s
+        moved = eqx.tree_at(lambda t: t.arterial.times_s, theta, nodes)
+        moved = DynamicSeries(moved.times_s, moved.arterial, aligned=False)
+        found = _at_once(ask, moved, data, usable, numbers)
+        numbers = None if found.small is None else found.small.plasma.size
+        cost = jnp.where(found.estimate.status < MASKED, found.residual, jnp.inf)
+        here = found.estimate.value
+        here = eqx.tree_at(
+            lambda q: q.delay_s, here, jnp.asarray(late_s, cost.dtype), is_leaf=_is_none
+        )
+        start = here if start is None else start
+        better = cost < lowest
+        start = jax.tree.map(partial(jnp.where, better), here, start)
+        lowest = jnp.where(better, cost, lowest)
+    slowest, fastest = _rates(theta)
+    found = fit(
+        theta, data, AMPLITUDES[model] + RATES[model] + ("delay_s",), ask.noise_sd,
+        known=exponentials(model, 1.0, 0.0), linear=AMPLITUDES[model],
+        bounds={name: (slowest, fastest) for name in RATES[model]} | {"delay_s": (low, high)},
+        mask=usable, start=start, chunk=ask.chunk,
+    )  # fmt: skip
+    return _Found(found, found.residual, found.noise_sd, None)
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
+
+
+def _compartments(
+    ask: _Question,
+    names: tuple[str, ...],
+    theta: DynamicSeries,
+    found: _Found,
+    errors: ConcentrationErrors | None,
+) -> Estimate:
+    """The model's fields of what was found in `names`, with their sds."""
+    estimate, residual, noise_sd, small = found
+    shape = residual.shape
+
+    def rows(value: Array) -> Array:
+        return jnp.broadcast_to(value, shape).reshape(-1)
+
+    modes = gain = shift = share = None
+    if errors is not None:
+        along = jnp.moveaxis(errors.modes, 0, -2)
+        along = along if small is None else small.project(along)[0]
+        modes = along.reshape(-1, *along.shape[-2:])
+        gain, shift = (part.reshape(-1, part.shape[-1]) for part in (errors.gain, errors.shift))
+        share = errors.share
+    searched = [name for name in names if name not in AMPLITUDES[ask.model]]
+    given = Optimum(
+        jax.tree.map(rows, estimate.value),
+        rows(noise_sd),
+        rows(estimate.status),
+        {name: rows(~jnp.isfinite(getattr(estimate.sd, name))) for name in searched},
+        modes,
+        gain,
+        shift,
+    )
+    asked = Asked(ask.model, names, ask.arterial_sd, ask.arterial_scale_sd)
+    known = Known(theta if small is None else small, theta, share)
+    values, sds, status = over_voxels(eqx.Partial(described, asked), known, given, ask.chunk)
     maps = [[part.reshape(shape) for part in parts] for parts in (values, sds)]
     return Estimate(
-        value=model(*maps[0]),
-        sd=model(*maps[1]),
+        value=ask.model(*maps[0]),
+        sd=ask.model(*maps[1]),
         phase_rad={},
         residual=residual,
-        noise_sd=noise,
+        noise_sd=noise_sd,
         status=status.reshape(shape),
     )
 
 
-class _Asked(NamedTuple):
-    model: type[Kinetics]
-    names: tuple[str, ...]
-    arterial_sd: float
-    arterial_scale_sd: float
-
-
-class _Optimum(NamedTuple):
-    """Of a row of voxels; `lost` tells which rates are not determined."""
-
-    rows: Exponentials
-    noise_sd: Float[Array, " voxels"]
-    status: Array
-    lost: Bool[Array, "voxels rates"] | None
-    modes: Float[Array, "voxels modes numbers"] | None
+def _limits(
+    ask: _Question, bounds: dict[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Of every field of the model."""
+    names: list[str] = [field.name for field in fields(ask.model)]  # pyright: ignore[reportArgumentType]
+    unknown = [name for name in bounds if name not in names[:-1]]
+    if unknown:
+        expected = f"of {', '.join(names[:-1])}"
+        raise InputError(Problem("fit_kinetics: bounds", f"{', '.join(unknown)}", expected))
+    limits = {name: bounds.get(name, PHYSICAL[name]) for name in names[:-1]}
+    return limits | ({"delay_s": ask.delay_s} if ask.delay_s else {})
 
 
 def _rates(theta: DynamicSeries) -> tuple[float, float]:
@@ -153,89 +264,6 @@ def _rates(theta: DynamicSeries) -> tuple[float, float]:
         raise InputError(Problem("fit_kinetics: theta", found, "times as numbers", cause))
     times = np.asarray(theta.times_s, float)
     return float(SLOWEST / (times[-1] - times[0])), float(FASTEST / np.median(np.diff(times)))
-
-
-def _described(
-    ask: _Asked, models: tuple[DynamicSeries | Subspace, DynamicSeries], at: _Optimum
-) -> tuple[list[Array], list[Array], Array]:
-    """Values and standard deviations of compartments, and the status."""
-    model, theta = models
-    fine = at.status < ILL_DETERMINED
-    there = (at.status < MASKED) & (at.status != FAILED)
-    rows = jax.tree.map(lambda leaf: jnp.where(there, leaf, 1.0), at.rows)
-    still = jax.tree.map(jnp.zeros_like, rows)
-    one = jnp.ones_like(at.noise_sd)
-
-    def fields(rows: Exponentials) -> tuple[Array, ...]:
-        delay = () if rows.delay_s is None else (rows.delay_s,)
-        return (*compartments(ask.model, rows), *delay)
-
-    slopes, moves = [], []
-    for name in ask.names:
-        direction = with_fields(still, (name,), (one,))
-        slopes.append(jax.jvp(model.signals, (rows,), (direction,))[1])
-        moves.append(jax.jvp(fields, (rows,), (direction,))[1])
-    slopes, moves = jax.lax.optimization_barrier((slopes, moves))
-    values = fields(rows)
-    count = len(ask.names)
-    information = [
-        [jnp.sum(slopes[i] * slopes[j], axis=-1) for j in range(i + 1)] for i in range(count)
-    ]
-    errors = [at.modes[:, m] for m in range(at.modes.shape[1])] if at.modes is not None else []
-    if ask.arterial_scale_sd:
-        errors.append(ask.arterial_scale_sd * model.signals(rows))
-    seen = [[jnp.sum(slope * error, axis=-1) for slope in slopes] for error in errors]
-    information, seen = jax.lax.optimization_barrier((information, seen))
-    sds = []
-    for m, value in enumerate(values):
-        gradient = [move[m] for move in moves]
-        weights = solve(information, gradient)
-        variance = at.noise_sd**2 * _dot(gradient, weights)
-        for part in seen:
-            variance = variance + _dot(weights, part) ** 2
-        if ask.arterial_sd:
-            together = zip(weights, slopes, strict=True)
-            follows = jnp.sum(jnp.stack([w[:, None] * slope for w, slope in together]), axis=0)
-            sensed = _input_sensitivity(theta, model, rows, follows)
-            variance = variance + ask.arterial_sd**2 * jnp.sum(sensed**2, axis=-1)
-        hidden = ~jnp.isfinite(value + variance) | ~(variance >= 0)
-        if at.lost is not None:
-            rate_names = RATES[ask.model]
-            for i, name in enumerate(rate_names):
-                hidden |= at.lost[:, i] & (gradient[ask.names.index(name)] != 0)
-        sds.append(jnp.where(hidden | ~there, jnp.inf, jnp.sqrt(jnp.where(hidden, 1.0, variance))))
-    finite = jnp.stack([jnp.isfinite(value) for value in values]).all(axis=0)
-    kept = [jnp.where(there & finite, value, 0.0) for value in values]
-    told = jnp.stack([jnp.isfinite(sd) for sd in sds]).all(axis=0)
-    status = jnp.where(fine & ~told, ILL_DETERMINED, at.status)
-    return kept, sds, status
-
-
-def _dot(left: list[Array], right: list[Array]) -> Array:
-    total = left[0] * right[0]
-    for a, b in zip(left[1:], right[1:], strict=True):
-        total = total + a * b
-    return total
-
-
-def _input_sensitivity(
-    theta: DynamicSeries,
-    model: DynamicSeries | Subspace,
-    rows: Exponentials,
-    follows: Float[Array, "voxels numbers"],
-) -> Float[Array, "voxels nodes"]:
-    """∂(follows · x) / ∂(each sample of the input)."""
-    if isinstance(model, Subspace):
-        follows = follows @ model.basis.T
-
-    def one(row: Exponentials, weights: Array) -> Array:
-        def total(c: Array) -> Array:
-            moved = eqx.tree_at(lambda t: t.arterial.plasma_mmol_per_l, theta, c)
-            return jnp.sum(weights * moved.signals(row)[0])
-
-        return jax.grad(total)(theta.arterial.plasma_mmol_per_l)
-
-    return jax.vmap(one)(rows, follows)
 
 
 def _usable(theta: DynamicSeries, data: Array, model: Any, mask: Any) -> Array:

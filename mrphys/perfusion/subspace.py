@@ -73,8 +73,13 @@ class Subspace(eqx.Module):
         )
 
 
-def subspace(theta: DynamicSeries, slowest_per_s: float, fastest_per_s: float) -> Subspace:
-    """The space of a series' curves for rates between two."""
+def subspace(
+    theta: DynamicSeries,
+    slowest_per_s: float,
+    fastest_per_s: float,
+    numbers: int | None = None,
+) -> Subspace:
+    """The space of a series' curves for rates between two; of so many dimensions, when told."""
     log_k = np.linspace(np.log(slowest_per_s), np.log(fastest_per_s), NODES)
     spacing = float(log_k[1] - log_k[0])
     dtype = theta.arterial.plasma_mmol_per_l.dtype
@@ -82,7 +87,7 @@ def subspace(theta: DynamicSeries, slowest_per_s: float, fastest_per_s: float) -
     rows = np.asarray(jnp.concatenate([curves[::2], plasma, kept]), float)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
-    count = 4 * -(-int(np.sum(sizes > DROPPED[dtype.name] * sizes[0])) // 4)
+    count = numbers or 4 * -(-int(np.sum(sizes > DROPPED[dtype.name] * sizes[0])) // 4)
     basis = jnp.asarray(directions[:count].T, dtype)
     table = jnp.concatenate([curves @ basis, spacing * (slopes @ basis)], axis=1)
     return Subspace(basis, (plasma @ basis)[0], (kept @ basis)[0], table, float(log_k[0]), spacing)
