@@ -10,6 +10,7 @@ q  fit, mapping              q from x, with its standard deviation: any sequence
    apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
    fingerprint               dictionaries and the entries that signals look like
    information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
+   perfusion                 contrast agents: kinetics, flow, volume, from signal to maps
    Volume, units, io         images in space, constants and range checks, files
    use_cores                 every core of a processor as a device
 """
@@ -28,6 +29,7 @@ from mrphys import (
     ivim,
     mapping,
     noise,
+    perfusion,
     phantom,
     rf,
     sequence,
@@ -74,6 +76,7 @@ __all__ = [
     "jacobian",
     "mapping",
     "noise",
+    "perfusion",
     "phantom",
     "rf",
     "sequence",
