@@ -341,8 +341,8 @@ def devices(rounds: int, alone: list[str]) -> None:
     if all(seconds.values()):
         rate, best = (f(seconds[1]) / f(seconds[2]) for f in (statistics.median, min))
         print(
-            f"devices       {rate:6.2f} x as many voxels a second, call after call, on two one-thread "
-            f"devices as on one, 1.8 wanted ({best:.2f} x by the fastest call of each)"
+            f"devices       {rate:6.2f} x as many voxels a second, call after call, on two devices "
+            f"of one thread as on one, 1.8 wanted ({best:.2f} x by the fastest call of each)"
         )
 
 
