@@ -7,9 +7,11 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
    steady_state              closed forms of steady states and recoveries
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
-   apparent_diffusion        its fast path for ADC
+   apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
+   fingerprint               dictionaries and the entries that signals look like
    protocols, maps           from a scanner's files to maps: one table of models, noise found
    information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
+   perfusion                 contrast agents: kinetics, flow, volume, from signal to maps
    Volume, units, io         images in space, constants and range checks, files
    use_cores                 every core of a processor as a device
 """
@@ -18,12 +20,17 @@ from mrphys import (
     apparent_diffusion,
     bloch,
     coils,
+    diffusion_kurtosis,
+    diffusion_tensor,
     epg,
     exchange,
+    fingerprint,
     information,
     io,
+    ivim,
     mapping,
     noise,
+    perfusion,
     phantom,
     rf,
     sequence,
@@ -58,14 +65,19 @@ __all__ = [
     "bloch",
     "coils",
     "cramer_rao",
+    "diffusion_kurtosis",
+    "diffusion_tensor",
     "epg",
     "exchange",
+    "fingerprint",
     "fit",
     "information",
     "io",
+    "ivim",
     "jacobian",
     "mapping",
     "noise",
+    "perfusion",
     "phantom",
     "rf",
     "sequence",
