@@ -292,7 +292,8 @@ def _noise(plan: Plan, data: np.ndarray, inside: np.ndarray) -> tuple[float, str
             taken = np.random.default_rng(0).choice(taken, size, replace=False)
             rows = data.reshape(-1, data.shape[-1])[taken]
             pilot = _fit(plan, rows, taken, None, rician=False)
-            left = np.asarray(pilot.residual)[np.asarray(pilot.status) == CONVERGED]
+            astray = np.isin(np.asarray(pilot.status), (AT_BOUNDARY, ILL_DETERMINED, FAILED))
+            left = np.asarray(pilot.residual)[~astray]
             if left.size and (sd := _typical_sd(left, spare)):
                 return sd, f"what fits of {left.size} voxels leave over"
     corners = _corners(np.abs(data))

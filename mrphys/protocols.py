@@ -14,15 +14,19 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from mrphys import sequence
+from mrphys.diffusion_tensor import ISOTROPIC, fit_tensor
 from mrphys.errors import InputError, Problem
 from mrphys.mapping import FunctionModel
 from mrphys.sequence.repeated import repeated
 from mrphys.sequence.train import block
 from mrphys.series import B_VALUE, Series
+from mrphys.steady_state import ernst
 from mrphys.tissue import Tissue
 
 T1_S, T2_S = 1.0, 0.08
 """Taken where a signal hardly depends on them."""
+TE_S = 0.08
+"""Of no account for the tensor."""
 MOST_B1 = 2.0
 INVERSION = 0.96
 """Of an adiabatic pulse (Marques et al. 2010)."""
@@ -58,9 +62,10 @@ class Plan(NamedTuple):
 class Protocol(NamedTuple):
     """A kind of series and the maps it gives, the first of them what it is for.
 
-    plan    of a series, raising InputError where settings are missing or make no sense
-    b1      whether a map of the transmit field helps: a field of `Plan.known` then
-    status  what its fit tells of voxels beyond `mrphys.mapping`, whose values stand
+    suffixes  of the files it is for; the first in the table for a suffix is chosen unless told
+    plan      of a series, raising InputError where settings are missing or make no sense
+    b1        whether a map of the transmit field helps: a field of `Plan.known` then
+    status    what its fit tells of voxels beyond `mrphys.mapping`, whose values stand
     """
 
     name: str
@@ -118,6 +123,16 @@ class Excitation(eqx.Module):
 
     def __call__(self, q: Tissue) -> Complex[Array, " readouts"]:
         return _complex(q.m0 * jnp.sin(q.b1.real * self.flip_rad))
+
+
+class Spoiled(eqx.Module):
+    """The steady state of an ideally spoiled gradient echo, decay until the echo part of m0."""
+
+    flip_rad: Float[Array, " readouts"]
+    tr_s: Float[Array, ""]
+
+    def __call__(self, q: Tissue) -> Complex[Array, " readouts"]:
+        return ernst(q.b1.real * self.flip_rad, 0.0, self.tr_s, q.t1_s, m0=q.m0)
 
 
 class Inverted(eqx.Module):
@@ -186,8 +201,8 @@ def _vfa(series: Series) -> Plan:
     if "SSFP" in kind.upper():
         cause = "images for DESPOT2"
         raise InputError(Problem(series.where, kind, "a spoiled gradient echo", cause))
-    theta = sequence.spoiled_gradient_echo(np.deg2rad(flips), te_s=0.0, tr_s=tr)
-    return Plan(theta, ("t1_s", "m0"), series, _water(), {})
+    spoiled = Spoiled(jnp.asarray(np.deg2rad(flips)), jnp.asarray(tr))
+    return Plan(_closed_form(spoiled, flips.size), ("t1_s", "m0"), series, _water(), {})
 
 
 def _irt1(series: Series) -> Plan:
@@ -274,6 +289,18 @@ def _adc(series: Series) -> Plan:
     return Plan(theta, ("adc_mm2_per_s", "m0"), series, _water(), {})
 
 
+def _dti(series: Series) -> Plan:
+    series = series.magnitudes() if series.is_complex else series
+    b = series.each(B_VALUE)
+    if series.directions is None:
+        found, cause = "no directions", "no .bvec beside the images, or images of a GE scanner"
+        raise InputError(Problem(series.where, found, "a direction of each gradient", cause))
+    echo_s = series.one("EchoTime") if "EchoTime" in series.settings else TE_S
+    theta = sequence.diffusion_weighted(b, echo_s, directions=series.directions)
+    free = ("fa", "md_mm2_per_s", "ad_mm2_per_s", "rd_mm2_per_s", "m0")
+    return Plan(theta, free, series, _water(), {}, fit_tensor, unknowns=7)
+
+
 def _double_angle(series: Series) -> Plan:
     series = series.magnitudes() if series.is_complex else series
     flips = series.each("FlipAngle")
@@ -346,7 +373,7 @@ _ALL = (
     ),
     Protocol(
         "epg",
-        (),
+        ("MESE",),
         "T2 and B1 from a spin-echo train with its stimulated echoes; --b1 gives B1",
         (T2, B1, M0),
         NLLS,
@@ -380,6 +407,22 @@ _ALL = (
         _adc,
     ),
     Protocol(
+        "dti",
+        ("dwi",),
+        "diffusion tensor from six directions or more: FA and diffusivities",
+        (
+            Output("fa", "FA", "1", "fractional anisotropy"),
+            Output("md_mm2_per_s", "MD", "mm^2/s", "mean diffusivity"),
+            Output("ad_mm2_per_s", "AD", "mm^2/s", "axial diffusivity"),
+            Output("rd_mm2_per_s", "RD", "mm^2/s", "radial diffusivity"),
+            Output("m0", "S0map", "arbitrary", "signal without diffusion weighting"),
+        ),
+        "weighted least squares of the logarithm, sd by propagation",
+        "Salvador et al. 2005, doi:10.1002/hbm.20076",
+        _dti,
+        status=((ISOTROPIC, "isotropic: FA is below three of its sds"),),
+    ),
+    Protocol(
         "dam",
         ("TB1DAM",),
         "B1 from excitations of two flip angles, fully relaxed",
@@ -399,7 +442,7 @@ _ALL = (
     ),
 )
 MODELS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
-SUFFIXES = {suffix: name for name, model in MODELS.items() for suffix in model.suffixes}
+SUFFIXES = {suffix: model.name for model in reversed(_ALL) for suffix in model.suffixes}
 
 
 def likely_model(series: Series) -> str | None:

@@ -17,10 +17,9 @@ from mrphys.protocols import MODELS, SUFFIXES, likely_model
 
 EPILOG = "\n\n".join(
     [
-        "Models, with the BIDS suffix that chooses each where `--model` is left out:",
+        "Models, with the BIDS suffix each is for; the first for it where `--model` is left out:",
         *(
-            f"**{name}** {'(' + ', '.join(model.suffixes) + ') ' if model.suffixes else ''}"
-            f"{model.title}"
+            f"**{name}** ({', '.join(model.suffixes)}) {model.title}"
             for name, model in MODELS.items()
         ),
         "A BIDS image has a JSON sidecar with FlipAngle in degrees, EchoTime, InversionTime, "
@@ -66,7 +65,7 @@ def map_series(
         bool, typer.Option("--json", help="Print the result as JSON on standard output.")
     ] = False,
 ) -> None:
-    """Maps of T1, T2, T2*, B1, B0 or ADC from images, each with its standard deviation.
+    """Maps of T1, T2, T2*, B1, B0, ADC or tensors from images, each with its standard deviation.
 
     Writes each parameter, its sd, the residual and the status of every voxel (NIfTI with JSON
     sidecars, BIDS names), a summary (JSON) and a picture (PNG).
@@ -149,7 +148,7 @@ def _read(paths: list[Path], model: str | None) -> tuple[Any, str]:
             raise InputError(Problem(where, found, f"--model, of {', '.join(MODELS)}"))
         return series, name
     found = find_collections(paths, [*SUFFIXES])
-    wanted = ["MESE"] if model == "epg" else [*MODELS[model].suffixes] if model else [*SUFFIXES]
+    wanted = [*MODELS[model].suffixes] if model else [*SUFFIXES]
     fitting = [one for one in found if one.suffix in wanted]
     if model and not fitting:
         fitting = [one for one in found if not one.suffix]
