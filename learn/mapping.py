@@ -1,6 +1,6 @@
 """q from x by a network: learned once for an acquisition, then a matrix product or two a voxel."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -217,17 +217,17 @@ def learn_mapping(
     for name, value in (("width", width), ("steps", steps), ("batch", batch)):
         check_count(f"learn_mapping: {name}", value)
     sample_key, held_out_key, weights_key, training_key = jax.random.split(key, 4)
-    simulate = eqx.filter_jit(eqx.Partial(_simulated, theta, prior, noise, known, asked))
-    q, x, sd = simulate(sample_key, SAMPLE)
-    _check_sample(theta, asked, q)
-    frame = eqx.filter_jit(measured)(theta, asked, q, x, sd)
+    simulate = eqx.filter_jit(eqx.Partial(_simulated, theta, prior, noise, known, asked, batch))
+    read = eqx.filter_jit(eqx.Partial(pairs, theta, asked))
+    batches = -(-SAMPLE // batch)
+    sample = _together(map(simulate, jax.random.split(sample_key, batches)))
+    _check_sample(theta, asked, sample[0])
+    frame = eqx.filter_jit(measured)(theta, asked, *sample)
 
-    @jax.jit
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
-        q, x, sd = _simulated(theta, prior, noise, known, asked, key, batch)
-        return pairs(theta, asked, frame, q, x, sd)
+        return read(frame, *simulate(key))
 
-    held_out = eqx.filter_jit(pairs)(theta, asked, frame, *simulate(held_out_key, SAMPLE))
+    held_out = _together(map(draw, jax.random.split(held_out_key, batches)))
     judge = nnx.jit(negative_log_likelihood)
     net = ResidualNetwork(
         held_out[0].shape[1], outputs(len(asked.free)), width, depth, rngs=nnx.Rngs(weights_key)
@@ -247,6 +247,10 @@ def learn_mapping(
     return LearnedMapping(theta, known, asked, frame, made.net, made.losses, made.evaluations)
 
 
+def _together(batches: Iterable[Any]) -> Any:
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches)
+
+
 @lru_cache
 def _optimiser(learning_rate: float, steps: int) -> optax.GradientTransformation:
     """Adam, warmed up and decayed; the same for the same numbers, as a compiled step is."""
@@ -261,8 +265,8 @@ def _simulated(
     noise: tuple[float, float],
     known: eqx.Module,
     asked: Asked,
-    key: PRNGKeyArray,
     voxels: int,
+    key: PRNGKeyArray,
 ) -> tuple[Any, Array, Array]:
     """Tissue of the prior, its noisy signal, its noise."""
     prior_key, level_key, noise_key = jax.random.split(key, 3)
