@@ -229,9 +229,8 @@ def learn_mapping(
 
     held_out = _together(map(draw, jax.random.split(held_out_key, batches)))
     judge = nnx.jit(negative_log_likelihood)
-    net = ResidualNetwork(
-        held_out[0].shape[1], outputs(len(asked.free)), width, depth, rngs=nnx.Rngs(weights_key)
-    )
+    sizes = held_out[0].shape[1], outputs(len(asked.free)), width, depth
+    net = nnx.jit(lambda key: ResidualNetwork(*sizes, rngs=nnx.Rngs(key)))(weights_key)
     made = train(
         net,
         negative_log_likelihood,
@@ -391,6 +390,9 @@ def _check_asked(
             problems.append(Problem("learn_mapping: bounds", found, "finite, low < high"))
     for name, pair in boxes.items():
         low, high = map(float, pair)
+        if name == asked.amplitude and low <= 0:
+            where = f"learn_mapping: prior of {name}"
+            problems.append(Problem(where, f"{pair}", "an amplitude above 0"))
         inside = limits.get(name, Bounds(low, high)) if name in asked.free else Bounds(low, high)
         if not inside.low <= low < high <= inside.high:
             expected = f"low < high within {tuple(inside)}"
@@ -410,21 +412,25 @@ def _check_asked(
 def _check_sample(theta: Model, asked: Asked, q: Any) -> None:
     """Raises InputError for a field that varies unsaid, and a signal that is not linear."""
     problems = []
-    for path, leaf in jax.tree.leaves_with_path(q):
+    for path, leaf in jax.tree.leaves_with_path(jax.device_get(q)):
         name = jax.tree_util.keystr(path).lstrip(".")
-        if name not in (*asked.free, *asked.given) and bool(jnp.any(leaf != leaf[0])):
+        if name not in (*asked.free, *asked.given) and np.any(leaf != leaf[0]):
             expected = "every field that varies among free or given"
             problems.append(Problem("learn_mapping: prior", repr(name), expected))
-    if asked.amplitude is not None:
-        few = jax.tree.map(lambda leaf: leaf[:16], q)
-        twice = with_fields(few, (asked.amplitude,), [2 * attrgetter(asked.amplitude)(few)])
-        x, doubled = theta.signals(few), theta.signals(twice)
-        if not bool(jnp.max(jnp.abs(doubled - 2 * x)) <= 1e-3 * jnp.max(jnp.abs(x))):
-            found = f"a signal that does not double with {asked.amplitude}"
-            cause = "other fields in which it is linear too: linear=() and bounds of each"
-            problems.append(Problem("learn_mapping: linear", found, "one that does", cause))
+    if asked.amplitude is not None and not _doubles(theta, asked.amplitude, q):
+        found = f"a signal that does not double with {asked.amplitude}"
+        cause = "other fields in which it is linear too: linear=() and bounds of each"
+        problems.append(Problem("learn_mapping: linear", found, "one that does", cause))
     if problems:
         raise InputError(*problems)
+
+
+@eqx.filter_jit
+def _doubles(theta: Model, amplitude: str, q: Any) -> Bool[Array, ""]:
+    few = jax.tree.map(lambda leaf: leaf[:16], q)
+    twice = with_fields(few, (amplitude,), [2 * attrgetter(amplitude)(few)])
+    x, doubled = theta.signals(few), theta.signals(twice)
+    return jnp.max(jnp.abs(doubled - 2 * x)) <= 1e-3 * jnp.max(jnp.abs(x))
 
 
 def _check_call(learned: LearnedMapping, x: Array, noise_sd: Any, known: Any, mask: Any) -> None:
@@ -433,6 +439,8 @@ def _check_call(learned: LearnedMapping, x: Array, noise_sd: Any, known: Any, ma
     if x.ndim < 1 or x.shape[-1] != readouts:
         expected = f"a last axis of {readouts} readouts"
         problems.append(Problem(f"{where}: x", f"shape {x.shape}", expected))
+    if 0 in shape:
+        problems.append(Problem(f"{where}: x", f"voxels {shape}", "voxels to map"))
     if jnp.iscomplexobj(x) != (asked.data == "complex"):
         found = "complex data" if jnp.iscomplexobj(x) else "real data"
         problems.append(Problem(f"{where}: x", found, f"{asked.data} data, as learned"))

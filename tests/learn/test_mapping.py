@@ -14,7 +14,6 @@ from learn import learn_mapping, read_mapping, write_mapping
 from learn.mapping import OUTSIDE_PRIOR
 from mrphys import InputError
 from mrphys.mapping import CONVERGED, FAILED, ILL_DETERMINED, MASKED, FunctionModel
-from mrphys.noise import complex_gaussian, magnitude
 from mrphys.tissue import Tissue
 from tests.laws import check_gradient
 
@@ -50,14 +49,15 @@ def tissue(voxels=4000):
 
 def noisy(theta, q, snr, turn=0.0):
     """The signal, turned, with its noise, a share of m0."""
-    sd = q.m0 / snr
-    x = mr.simulate(theta, q) * np.exp(1j * turn)
-    return complex_gaussian(theta, x, sd, jax.random.key(1)), sd
+    rng, sd = np.random.default_rng(1), np.array(q.m0 / snr)
+    x = np.asarray(mr.simulate(theta, q)) * np.exp(1j * turn)
+    noise = rng.standard_normal((2, *x.shape)) * sd[..., None] / np.sqrt(theta.averages)
+    return x + noise[0] + 1j * noise[1], sd
 
 
 @pytest.fixture(scope="module")
 def learned():
-    return small(ECHOES, PRIOR, (0.002, 0.05), FREE, given=("t1_s",), steps=1500)
+    return small(ECHOES, PRIOR, (0.002, 0.05), FREE, given=("t1_s",), steps=1000)
 
 
 def pull(est, q, name):
@@ -105,13 +105,13 @@ def test_a_linear_model_of_a_normal_prior_gives_the_exact_posterior():
     free, far = ("a", "b", "faint"), (-1000.0, 1000.0)  # the logistic coordinate is then straight
     made = small(
         theta, prior, 0.8, free, known=Plane(*[jnp.zeros(())] * 3), linear=(),
-        bounds=dict.fromkeys(free, far), steps=800, width=8,
+        bounds=dict.fromkeys(free, far), steps=600, width=8,
     )  # fmt: skip
-    q = prior(jax.random.key(3), 500)
-    x = theta.signals(q) + 0.8 * jax.random.normal(jax.random.key(4), (500, 4))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, 3)) @ np.asarray(matrix.T) + 0.8 * rng.standard_normal((500, 4))
     est = made(x, 0.8)
     exact = np.linalg.inv(np.asarray(matrix.T @ matrix) / 0.8**2 + np.eye(3))
-    mean = np.asarray(x) @ np.asarray(matrix) / 0.8**2 @ exact
+    mean = x @ np.asarray(matrix) / 0.8**2 @ exact
     sd = np.sqrt(np.diag(exact))
     off = (np.stack([getattr(est.value, name) for name in free], axis=1) - mean) / sd
     assert np.sqrt(np.mean(off**2)) < 0.06
@@ -130,10 +130,10 @@ def test_a_linear_model_of_a_normal_prior_gives_the_exact_posterior():
 @pytest.mark.long
 def test_magnitudes_are_learned_with_their_noise_floor():
     theta = replace(ECHOES, te_s=0.03 * jnp.arange(1.0, 7.0), averages=jnp.ones(6))
-    made = small(theta, {"t2_s": (0.02, 0.2)}, (0.005, 0.02), FREE, data="magnitude", steps=1500)
-    q = Tissue(t1_s=1.0, t2_s=jnp.full(4000, 0.04))
-    x, _ = noisy(theta, q, 80.0)  # the last echoes are noise
-    est = made(magnitude(x), 1 / 80)
+    made = small(theta, {"t2_s": (0.02, 0.2)}, (0.005, 0.02), FREE, data="magnitude", steps=1000)
+    q = Tissue(t1_s=1.0, t2_s=0.04, m0=np.ones(4000))
+    x, sd = noisy(theta, q, 80.0)  # the last echoes are noise
+    est = made(np.abs(x), sd)
     error, z = pull(est, q, "t2_s")
     assert abs(np.median(error)) < 0.3 * np.std(error)
     assert 0.85 < np.std(z) < 1.15
@@ -151,18 +151,19 @@ def test_a_signal_of_any_size_phase_and_shape_is_mapped(learned):
     square = jax.tree.map(
         lambda leaf: leaf.reshape(2, 4), replace(q, adc_mm2_per_s=0 * q.m0).broadcast()
     )
-    shaped = learned(x.reshape(2, 4, 6), sd.reshape(2, 4), known=square, chunk=4)
+    shaped = learned(x.reshape(2, 4, 6), sd.reshape(2, 4), known=square)
     np.testing.assert_allclose(shaped.value.t2_s.reshape(-1), est.value.t2_s, 1e-10)
     assert shaped.covariance.shape == (2, 4, 2, 2)
     np.testing.assert_allclose(est.sd.t2_s**2, est.covariance[:, 0, 0], 1e-10)
 
 
 def test_voxels_unlike_the_prior_say_so(learned):
-    q = Tissue(t1_s=1.0, t2_s=[0.08, 0.6, 0.004, 0.08, 0.08, 0.08, 0.08, 0.08], m0=200.0)
-    x, sd = noisy(ECHOES, q.broadcast(), 100.0)
-    x = x.at[3].set(0).at[4].set(jnp.nan)
-    x = x.at[5, ::2].multiply(1.3)  # no decay
-    sd = sd.at[6].set(1e-3).at[7].set(2000.0)
+    t2_s = [0.08, 0.6, 0.004, 0.08, 0.08, 0.08, 0.08, 0.08]
+    q = Tissue(t1_s=1.0, t2_s=t2_s, m0=np.full(8, 200.0))
+    x, sd = noisy(ECHOES, q, 100.0)
+    x[3], x[4] = 0, np.nan
+    x[5, ::2] *= 1.3  # no decay
+    sd[6:] = 1e-3, 2000.0
     est = learned(x, sd, known=q)
     strange = OUTSIDE_PRIOR
     expected = [CONVERGED, strange, strange, FAILED, FAILED, strange, strange, strange]
@@ -171,7 +172,7 @@ def test_voxels_unlike_the_prior_say_so(learned):
     assert est.value.m0[3] == 0
     other = learned(x, sd, known=replace(q, t1_s=4.0))
     assert other.status[0] == strange  # T1 was never 4 s
-    masked = learned(x, sd, known=q, mask=jnp.arange(8) > 0)
+    masked = learned(x, sd, known=q, mask=np.arange(8) > 0)
     assert masked.status[0] == MASKED
     assert masked.value.t2_s[0] == 0
     assert masked.sd.t2_s[0] == np.inf
@@ -240,7 +241,7 @@ def test_bad_data_are_refused(learned):
     x, sd = noisy(ECHOES, q, 100.0)
     for arguments, known, message in (
         ((x[:, :5], sd), q, "6 readouts"),
-        ((jnp.abs(x), sd), q, "complex data, as learned"),
+        ((np.abs(x), sd), q, "complex data, as learned"),
         ((x, sd[:2]), q, "another image"),
         ((x, sd), None, "no t1_s"),
         ((x, 0.0), q, "noise_sd"),
