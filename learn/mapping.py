@@ -1,6 +1,6 @@
 """q from x by a network: learned once for an acquisition, then a matrix product or two a voxel."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -217,21 +217,20 @@ def learn_mapping(
     for name, value in (("width", width), ("steps", steps), ("batch", batch)):
         check_count(f"learn_mapping: {name}", value)
     sample_key, held_out_key, weights_key, training_key = jax.random.split(key, 4)
-    simulate = eqx.filter_jit(eqx.Partial(_simulated, theta, prior, noise, known, asked))
-    q, x, sd = simulate(sample_key, SAMPLE)
-    _check_sample(theta, asked, q)
-    frame = eqx.filter_jit(measured)(theta, asked, q, x, sd)
+    simulate = eqx.filter_jit(eqx.Partial(_simulated, theta, prior, noise, known, asked, batch))
+    read = eqx.filter_jit(eqx.Partial(pairs, theta, asked))
+    batches = -(-SAMPLE // batch)
+    sample = _together(map(simulate, jax.random.split(sample_key, batches)))
+    _check_sample(theta, asked, sample[0])
+    frame = eqx.filter_jit(measured)(theta, asked, *sample)
 
-    @jax.jit
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
-        q, x, sd = _simulated(theta, prior, noise, known, asked, key, batch)
-        return pairs(theta, asked, frame, q, x, sd)
+        return read(frame, *simulate(key))
 
-    held_out = eqx.filter_jit(pairs)(theta, asked, frame, *simulate(held_out_key, SAMPLE))
+    held_out = _together(map(draw, jax.random.split(held_out_key, batches)))
     judge = nnx.jit(negative_log_likelihood)
-    net = ResidualNetwork(
-        held_out[0].shape[1], outputs(len(asked.free)), width, depth, rngs=nnx.Rngs(weights_key)
-    )
+    sizes = held_out[0].shape[1], outputs(len(asked.free)), width, depth
+    net = nnx.jit(lambda key: ResidualNetwork(*sizes, rngs=nnx.Rngs(key)))(weights_key)
     made = train(
         net,
         negative_log_likelihood,
@@ -245,6 +244,10 @@ def learn_mapping(
         key=training_key,
     )
     return LearnedMapping(theta, known, asked, frame, made.net, made.losses, made.evaluations)
+
+
+def _together(batches: Iterable[Any]) -> Any:
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches)
 
 
 @lru_cache
@@ -261,8 +264,8 @@ def _simulated(
     noise: tuple[float, float],
     known: eqx.Module,
     asked: Asked,
-    key: PRNGKeyArray,
     voxels: int,
+    key: PRNGKeyArray,
 ) -> tuple[Any, Array, Array]:
     """Tissue of the prior, its noisy signal, its noise."""
     prior_key, level_key, noise_key = jax.random.split(key, 3)
@@ -387,6 +390,9 @@ def _check_asked(
             problems.append(Problem("learn_mapping: bounds", found, "finite, low < high"))
     for name, pair in boxes.items():
         low, high = map(float, pair)
+        if name == asked.amplitude and low <= 0:
+            where = f"learn_mapping: prior of {name}"
+            problems.append(Problem(where, f"{pair}", "an amplitude above 0"))
         inside = limits.get(name, Bounds(low, high)) if name in asked.free else Bounds(low, high)
         if not inside.low <= low < high <= inside.high:
             expected = f"low < high within {tuple(inside)}"
@@ -406,21 +412,25 @@ def _check_asked(
 def _check_sample(theta: Model, asked: Asked, q: Any) -> None:
     """Raises InputError for a field that varies unsaid, and a signal that is not linear."""
     problems = []
-    for path, leaf in jax.tree.leaves_with_path(q):
+    for path, leaf in jax.tree.leaves_with_path(jax.device_get(q)):
         name = jax.tree_util.keystr(path).lstrip(".")
-        if name not in (*asked.free, *asked.given) and bool(jnp.any(leaf != leaf[0])):
+        if name not in (*asked.free, *asked.given) and np.any(leaf != leaf[0]):
             expected = "every field that varies among free or given"
             problems.append(Problem("learn_mapping: prior", repr(name), expected))
-    if asked.amplitude is not None:
-        few = jax.tree.map(lambda leaf: leaf[:16], q)
-        twice = with_fields(few, (asked.amplitude,), [2 * attrgetter(asked.amplitude)(few)])
-        x, doubled = theta.signals(few), theta.signals(twice)
-        if not bool(jnp.max(jnp.abs(doubled - 2 * x)) <= 1e-3 * jnp.max(jnp.abs(x))):
-            found = f"a signal that does not double with {asked.amplitude}"
-            cause = "other fields in which it is linear too: linear=() and bounds of each"
-            problems.append(Problem("learn_mapping: linear", found, "one that does", cause))
+    if asked.amplitude is not None and not _doubles(theta, asked.amplitude, q):
+        found = f"a signal that does not double with {asked.amplitude}"
+        cause = "other fields in which it is linear too: linear=() and bounds of each"
+        problems.append(Problem("learn_mapping: linear", found, "one that does", cause))
     if problems:
         raise InputError(*problems)
+
+
+@eqx.filter_jit
+def _doubles(theta: Model, amplitude: str, q: Any) -> Bool[Array, ""]:
+    few = jax.tree.map(lambda leaf: leaf[:16], q)
+    twice = with_fields(few, (amplitude,), [2 * attrgetter(amplitude)(few)])
+    x, doubled = theta.signals(few), theta.signals(twice)
+    return jnp.max(jnp.abs(doubled - 2 * x)) <= 1e-3 * jnp.max(jnp.abs(x))
 
 
 def _check_call(learned: LearnedMapping, x: Array, noise_sd: Any, known: Any, mask: Any) -> None:
@@ -429,6 +439,8 @@ def _check_call(learned: LearnedMapping, x: Array, noise_sd: Any, known: Any, ma
     if x.ndim < 1 or x.shape[-1] != readouts:
         expected = f"a last axis of {readouts} readouts"
         problems.append(Problem(f"{where}: x", f"shape {x.shape}", expected))
+    if 0 in shape:
+        problems.append(Problem(f"{where}: x", f"voxels {shape}", "voxels to map"))
     if jnp.iscomplexobj(x) != (asked.data == "complex"):
         found = "complex data" if jnp.iscomplexobj(x) else "real data"
         problems.append(Problem(f"{where}: x", found, f"{asked.data} data, as learned"))

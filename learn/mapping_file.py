@@ -76,7 +76,7 @@ def read_mapping(
         numbers = Range(*[jnp.zeros(0)] * 4)
         reference = jnp.zeros(0) if ".reference" in tree["frame"] else None
         frame = Frame(jnp.zeros(()), reference, numbers, numbers, numbers)
-        net = ResidualNetwork(**sizes, rngs=nnx.Rngs(0))
+        net = nnx.eval_shape(lambda: ResidualNetwork(**sizes, rngs=nnx.Rngs(0)))
         like = Tissue(t1_s=T1_S, t2_s=T2_S) if known is None else known
         frame, like, weights = (
             _filled(str(path), part, tree[name])
@@ -117,6 +117,7 @@ def _filled(where: str, like: Any, numbers: dict[str, Any]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(numbers[n]) for n in names])
 
 
+@eqx.filter_jit
 def _probe(theta: Model, known: Any, asked: Asked, frame: Frame) -> Array:
     """The signal of tissue in the middle of what was learned."""
     middle = [

@@ -17,8 +17,9 @@ class ResidualNetwork(nnx.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, width: int, depth: int, *, rngs: nnx.Rngs):
-        linear = partial(nnx.Linear, param_dtype=jnp.result_type(float), rngs=rngs)
-        zeros = nnx.initializers.zeros
+        zeros, spread = nnx.initializers.zeros, nnx.initializers.lecun_uniform()
+        dtype = jnp.result_type(float)
+        linear = partial(nnx.Linear, kernel_init=spread, param_dtype=dtype, rngs=rngs)
         self.straight = linear(inputs, outputs, kernel_init=zeros)
         self.first = linear(inputs, width)
         self.blocks = nnx.List([linear(width, width) for _ in range(depth)])

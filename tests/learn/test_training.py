@@ -28,6 +28,7 @@ class Noisy(nnx.Module):
         return self.out(self.drop(nnx.tanh(self.norm(self.hidden(x)))))
 
 
+@jax.jit
 def sines(key):
     x = jax.random.uniform(key, (16, 1))
     return x, jnp.sin(3 * x)
@@ -41,9 +42,14 @@ def square(net, batch, key):
 HELD_OUT = sines(jax.random.key(1))
 
 
-def evaluate(net):
+@nnx.jit
+def judge(net):
     net.eval()
     return square(net, HELD_OUT, KEY)
+
+
+def evaluate(net):
+    return float(judge(net))
 
 
 def run(steps, **options):
@@ -98,12 +104,12 @@ def test_the_lowest_evaluation_is_kept_also_after_resuming(tmp_path):
     told = iter([3.0, 1.0, 2.0, 4.0])
     nets = []
 
-    def judge(net):
+    def as_told(net):
         nets.append(numbers(net))
         return next(told)
 
-    run(10, evaluate=judge, folder=tmp_path)
-    made = run(20, evaluate=judge, folder=tmp_path)
+    run(10, evaluate=as_told, folder=tmp_path)
+    made = run(20, evaluate=as_told, folder=tmp_path)
     assert made.evaluations == {5: 3.0, 10: 1.0, 15: 2.0, 20: 4.0}
     for one, other in zip(numbers(made.net), nets[1], strict=True):
         np.testing.assert_array_equal(one, other)
