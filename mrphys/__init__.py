@@ -8,6 +8,7 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
+   field_maps, t2_spectrum   B1 and B0; how much decays at each T2
    information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
    Volume, units, io         images in space, constants and range checks, files
    use_cores                 every core of a processor as a device
@@ -21,6 +22,7 @@ from mrphys import (
     diffusion_tensor,
     epg,
     exchange,
+    field_maps,
     information,
     io,
     ivim,
@@ -30,6 +32,7 @@ from mrphys import (
     rf,
     sequence,
     steady_state,
+    t2_spectrum,
     tissue,
     units,
 )
@@ -64,6 +67,7 @@ __all__ = [
     "diffusion_tensor",
     "epg",
     "exchange",
+    "field_maps",
     "fit",
     "information",
     "io",
@@ -77,6 +81,7 @@ __all__ = [
     "simulate",
     "simulate_scan",
     "steady_state",
+    "t2_spectrum",
     "tissue",
     "uncertainty",
     "units",

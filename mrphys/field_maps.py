@@ -348,7 +348,7 @@ def _check_echoes(te_s: Any, x: Any, noise_sd: Any, mask: Any) -> None:
         raise InputError(Problem(where, found, expected, "echoes not on the last axis"))
     if not jnp.iscomplexobj(x):
         raise InputError(Problem(f"{where}: x", "real images", "complex ones, with their phases"))
-    if not isinstance(te_s, Tracer) and np.any(np.diff(np.asarray(te_s)) <= 0):
+    if not isinstance(te_s, Tracer) and np.any(np.diff(np.asarray(te_s, float)) <= 0):
         found = f"{np.asarray(te_s)} s"
         raise InputError(Problem(f"{where}: te_s", found, "rising echo times", "echoes unsorted"))
     if noise_sd is None and shape[0] < 3:
