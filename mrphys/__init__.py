@@ -8,6 +8,7 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
+   field_maps, t2_spectrum   B1 and B0; how much decays at each T2
    fingerprint               dictionaries and the entries that signals look like
    protocols, maps           from a scanner's files to maps: one table of models, noise found
    information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
@@ -24,6 +25,7 @@ from mrphys import (
     diffusion_tensor,
     epg,
     exchange,
+    field_maps,
     fingerprint,
     information,
     io,
@@ -35,6 +37,7 @@ from mrphys import (
     rf,
     sequence,
     steady_state,
+    t2_spectrum,
     tissue,
     units,
 )
@@ -69,6 +72,7 @@ __all__ = [
     "diffusion_tensor",
     "epg",
     "exchange",
+    "field_maps",
     "fingerprint",
     "fit",
     "information",
@@ -84,6 +88,7 @@ __all__ = [
     "simulate",
     "simulate_scan",
     "steady_state",
+    "t2_spectrum",
     "tissue",
     "uncertainty",
     "units",
