@@ -231,7 +231,7 @@ def _compartments(
         shift,
     )
     asked = Asked(ask.model, names, ask.arterial_sd, ask.arterial_scale_sd)
-    known = Known(theta if small is None else small, theta, share)
+    known = Known(small or theta, theta if ask.arterial_sd else None, share)
     values, sds, status = over_voxels(eqx.Partial(described, asked), known, given, ask.chunk)
     maps = [[part.reshape(shape) for part in parts] for parts in (values, sds)]
     return Estimate(

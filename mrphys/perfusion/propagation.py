@@ -27,10 +27,11 @@ class Asked(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What all voxels share: the model fitted, the series, each image's share in the baseline."""
+    """What all voxels share: the model fitted, the series where its input is not trusted, each
+    image's share in the baseline."""
 
     fitted: DynamicSeries | Subspace
-    series: DynamicSeries
+    series: DynamicSeries | None
     share: Float[Array, " readouts"] | None
 
 
@@ -87,7 +88,7 @@ def described(ask: Asked, known: Known, at: Optimum) -> tuple[list[Array], list[
         variance = at.noise_sd**2 * noise
         for part in seen:
             variance = variance + _dot(weights, part) ** 2
-        if ask.arterial_sd:
+        if known.series is not None:
             sensed = _input_sensitivity(known.series, rows, follows)
             variance = variance + ask.arterial_sd**2 * jnp.sum(sensed**2, axis=-1)
         hidden = ~jnp.isfinite(value + variance) | ~(variance >= 0)

@@ -74,6 +74,7 @@ def concentration_of_signal(
     return _inverted(theta, s, before)
 
 
+@jax.jit
 def _inverted(
     theta: SpoiledEcho, s: Float[Array, "*voxels readouts"], before: Float[Array, "*voxels"]
 ) -> Float[Array, "*voxels readouts"]:
@@ -136,26 +137,32 @@ def concentration_errors(
                  variable flip angles about -2 T1
     """
     s = _real(signal)
-    voxels, share = s.shape[:-1], jnp.zeros(s.shape[-1], s.dtype)
-    share = share.at[baseline].set(1.0)
-    share = share / jnp.sum(share)
+    share = jnp.zeros(s.shape[-1], s.dtype).at[baseline].set(1.0)
+    voxels = s.shape[:-1]
 
     def rows(value: Values) -> Array:
         return jnp.broadcast_to(jnp.asarray(value, s.dtype), voxels)
 
-    t1, flip, before = rows(theta.t1_s), rows(theta.flip_rad), s @ share
+    here = theta._replace(t1_s=rows(theta.t1_s), flip_rad=rows(theta.flip_rad))
+    return _errors(here, s, share / jnp.sum(share), rows(t1_sd_s), rows(b1_sd), rows(t1_per_b1_s))
 
+
+@jax.jit
+def _errors(
+    theta: SpoiledEcho, s: Array, share: Array, t1_sd_s: Array, b1_sd: Array, t1_per_b1_s: Array
+) -> ConcentrationErrors:
     def curve(t1: Array, flip: Array, s: Array, before: Array) -> Array:
         return _inverted(theta._replace(t1_s=t1, flip_rad=flip), s, before)
+
+    t1, flip, before = jnp.asarray(theta.t1_s), jnp.asarray(theta.flip_rad), s @ share
 
     def along(*moves: Array) -> Array:
         return jax.jvp(curve, (t1, flip, s, before), moves)[1]
 
     still, flat = jnp.zeros_like(t1), jnp.zeros_like(s)
-    b1_sds = rows(b1_sd)
     modes = [
-        along(rows(t1_sd_s), still, flat, still),
-        along(b1_sds * rows(t1_per_b1_s), b1_sds * flip, flat, still),
+        along(t1_sd_s, still, flat, still),
+        along(b1_sd * t1_per_b1_s, b1_sd * flip, flat, still),
     ]
     gain = along(still, still, jnp.ones_like(s), still)
     shift = along(still, still, flat, jnp.ones_like(t1))

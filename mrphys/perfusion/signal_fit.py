@@ -8,12 +8,14 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Inexact
 
 from mrphys.mapping import ILL_DETERMINED, Estimate, fit
+from mrphys.noise import magnitude
 from mrphys.perfusion.fitting import fit_kinetics
 from mrphys.perfusion.series import DynamicSeries
 from mrphys.perfusion.signal import SpoiledEcho, concentration_errors, concentration_of_signal
 from mrphys.perfusion.tracer_kinetics import Kinetics
+from mrphys.simulate import as_rows, over_voxels
 from mrphys.tissue import Tissue
-from mrphys.voxelwise import Model
+from mrphys.voxelwise import Model, with_fields
 
 
 def fit_signals(
@@ -43,8 +45,7 @@ def fit_signals(
     flip_rad, tr_s, relaxivity_l_per_mmol_s   of the dynamic series, a spoiled gradient echo, as
               asked for: what is played is b1 times as much
     b1, b1_sd number or map, and its standard deviation. It moves T1 and the flips of the series
-              together, and so it is carried: dT1/dB1 is that of the first fit (implicit function
-              theorem)
+              together, and so it is carried: with dT1/dB1 of the first fit
     kinetics  options of `fit_kinetics`: bounds, delay_s, arterial_sd, arterial_scale_sd, chunk
 
     The sd of each parameter is that of the noise of both scans, of the baseline, of B1 and of the
@@ -56,19 +57,35 @@ def fit_signals(
     usable = jnp.isfinite(jnp.asarray(x[0])).all(axis=-1) & jnp.isfinite(x[1]).all(axis=-1)
     usable = usable if mask is None else usable & mask
     b1_map = jnp.broadcast_to(jnp.asarray(b1, float), shape)
-
-    def mapped(b1: Array) -> tuple[Array, Estimate]:
-        known = Tissue(t1_s=1.0, t2_s=0.1, b1=b1)
-        found = fit(before, x[0], ("t1_s", "m0"), noise_sd[0], known=known, mask=usable)
-        return found.value.t1_s, found
-
-    t1, per_b1, found = jax.jvp(mapped, (b1_map,), (b1_map,), has_aux=True)
+    known = Tissue(t1_s=1.0, t2_s=0.1, b1=b1_map)
+    found = fit(before, x[0], ("t1_s", "m0"), noise_sd[0], known=known, mask=usable)
     good = found.status < ILL_DETERMINED
-    echo = SpoiledEcho(flip_rad * b1_map, tr_s, jnp.where(good, t1, 1.0), relaxivity_l_per_mmol_s)
+    per_b1 = over_voxels(_t1_per_b1, before, as_rows(found.value)).reshape(shape)
+    t1, t1_sd, t1_per_b1 = (
+        jnp.where(good, value, other)
+        for value, other in ((found.value.t1_s, 1.0), (found.sd.t1_s, 0.0), (per_b1, 0.0))
+    )
+    echo = SpoiledEcho(flip_rad * b1_map, tr_s, t1, relaxivity_l_per_mmol_s)
     c = concentration_of_signal(echo, x[1], baseline)
-    sd = jnp.where(good, found.sd.t1_s, 0.0)
-    errors = concentration_errors(echo, x[1], baseline, sd, jnp.asarray(b1_sd) / b1_map, per_b1)
+    errors = concentration_errors(echo, x[1], baseline, t1_sd, b1_sd / b1_map, t1_per_b1)
     noise = None if noise_sd[1] is None else jnp.asarray(noise_sd[1]) * errors.scale
     noise = None if noise is None else jnp.where(noise > 0, noise, 1.0)
     options: Any = {"mask": usable & good, "errors": errors, **kinetics}
     return fit_kinetics(series, c, model, noise, **options), found
+
+
+def _t1_per_b1(before: Model, rows: Tissue) -> Float[Array, " voxels"]:
+    """dT1 / d log B1 of a fit of magnitudes: that of -(JᵀJ)⁻¹ Jᵀ ∂f/∂log B1."""
+
+    def along(name: str) -> Array:
+        size = getattr(rows, name)
+        moved = with_fields(jax.tree.map(jnp.zeros_like, rows), (name,), (size,))
+        return jax.jvp(lambda q: magnitude(before.signals(q)), (rows,), (moved,))[1]
+
+    t1, m0, b1 = (along(name) for name in ("t1_s", "m0", "b1"))
+
+    def dot(a: Array, b: Array) -> Array:
+        return jnp.sum(a * b, axis=-1)
+
+    alone = dot(t1, t1) - dot(t1, m0) ** 2 / dot(m0, m0)
+    return -rows.t1_s * (dot(t1, b1) - dot(t1, m0) * dot(m0, b1) / dot(m0, m0)) / alone

@@ -87,7 +87,7 @@ def subspace(
     rows = np.asarray(jnp.concatenate([curves[::2], plasma, kept]), float)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
-    count = numbers or 4 * -(-int(np.sum(sizes > DROPPED[dtype.name] * sizes[0])) // 4)
+    count = numbers or 8 * -(-int(np.sum(sizes > DROPPED[dtype.name] * sizes[0])) // 8)
     basis = jnp.asarray(directions[:count].T, dtype)
     table = jnp.concatenate([curves @ basis, spacing * (slopes @ basis)], axis=1)
     return Subspace(basis, (plasma @ basis)[0], (kept @ basis)[0], table, float(log_k[0]), spacing)
