@@ -26,14 +26,9 @@ tangents 3 x 6.5 kflop a step, 7 steps and 576 entries 37 kflop: 170 kflop, 230,
 """
 
 import argparse
-import os
 import time
 from dataclasses import replace
 from typing import Any, NamedTuple
-
-os.environ.setdefault(
-    "XLA_FLAGS", f"--xla_force_host_platform_device_count={len(os.sched_getaffinity(0))}"
-)
 
 import equinox as eqx
 import jax
@@ -45,6 +40,7 @@ import mrphys as mr
 from mrphys.apparent_diffusion import fit_adc
 from mrphys.mapping import CONVERGED, FunctionModel
 
+mr.use_cores()
 RNG = np.random.default_rng(0)
 
 
