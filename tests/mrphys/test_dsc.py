@@ -80,13 +80,15 @@ def test_leakage_is_taken_away(rtol):
 
 
 def test_gradients():
+    """Of the smooth parts: which singular values are kept does not follow."""
+
     def f(p):
-        found = [vascular_maps(TIMES, p["c"], p["c_a"], method) for method in METHODS]
+        found = [vascular_maps(TIMES, p["c"], p["c_a"], method) for method in METHODS[1:]]
         left = leakage_corrected(TIMES, p["c"], p["c_a"])
         return [(maps.cbv, maps.cbf_per_s) for maps in found], left.corrected[:, -1]
 
     p = {"c": curves()[:2], "c_a": jnp.asarray(BOLUS)}
-    check_gradient(f, p, scale=1e-3, rtol=1e-5, atol=1e-6, directions=3)
+    check_gradient(f, p, scale=1e-3, rtol=1e-5, atol=1e-6, directions=2)
 
 
 BAD = {
