@@ -158,7 +158,7 @@ def _at_once(
         return _Found(found, found.residual, found.noise_sd, None)
     inside, left = small.project(data)
     count = inside.shape[-1]
-    noise = jnp.sqrt(left / (images - count)) if noise is None else noise
+    noise = jnp.sqrt(left / (images - count)) if noise is None else jnp.asarray(noise, data.dtype)
     smallest = float(jnp.finfo(jnp.float32).tiny)
     noise = jnp.where(usable, jnp.maximum(noise, smallest), 1.0)
     found = fit(small, inside, names, noise, **wanted)
