@@ -7,7 +7,10 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
    steady_state              closed forms of steady states and recoveries
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
-   apparent_diffusion        its fast path for ADC
+   apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
+   field_maps, t2_spectrum   B1 and B0; how much decays at each T2
+   fingerprint               dictionaries and the entries that signals look like
+   protocols, maps           from a scanner's files to maps: one table of models, noise found
    information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
    perfusion                 contrast agents: kinetics, flow, volume, from signal to maps
    Volume, units, io         images in space, constants and range checks, files
@@ -18,10 +21,15 @@ from mrphys import (
     apparent_diffusion,
     bloch,
     coils,
+    diffusion_kurtosis,
+    diffusion_tensor,
     epg,
     exchange,
+    field_maps,
+    fingerprint,
     information,
     io,
+    ivim,
     mapping,
     noise,
     perfusion,
@@ -29,6 +37,7 @@ from mrphys import (
     rf,
     sequence,
     steady_state,
+    t2_spectrum,
     tissue,
     units,
 )
@@ -59,11 +68,16 @@ __all__ = [
     "bloch",
     "coils",
     "cramer_rao",
+    "diffusion_kurtosis",
+    "diffusion_tensor",
     "epg",
     "exchange",
+    "field_maps",
+    "fingerprint",
     "fit",
     "information",
     "io",
+    "ivim",
     "jacobian",
     "mapping",
     "noise",
@@ -74,6 +88,7 @@ __all__ = [
     "simulate",
     "simulate_scan",
     "steady_state",
+    "t2_spectrum",
     "tissue",
     "uncertainty",
     "units",

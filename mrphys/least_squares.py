@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 Symmetric = list[list[Array]]
 Vector = list[Array]
@@ -100,7 +100,7 @@ def levenberg_marquardt(
     start: Vector,
     reach: list[float],
     iterations: int,
-    spare: int | None = None,
+    spare: Int[Array, " voxels"] | None = None,
 ) -> Fitted:
     """The least cost of every voxel, from `start`, by damped Gauss-Newton steps.
 
@@ -148,7 +148,7 @@ def levenberg_marquardt(
             ),
             jnp.maximum(now.damping, SWINGING) * STIFFEN,
         )
-        variance = 1.0 if spare is None else 2 * now.cost / max(spare, 1)
+        variance = 1.0 if spare is None else 2 * now.cost / jnp.maximum(spare, 1)
         near = squared * (1 + now.damping) ** 2 < SHARE_OF_SD[dtype.itemsize] ** 2 * variance
         near = ((moved < small) | near) & (now.count > 0)
         done = now.done | near | (damping > STUCK)

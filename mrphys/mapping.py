@@ -131,10 +131,12 @@ def fit(
               solved for, not searched: complex where x is, with a phase of their own that is
               found too; magnitudes have one at most
     bounds    (low, high) of free fields not linear; `mrphys.bounds.TISSUE` unless given
-    mask      True where to fit
+    mask      True where to fit; of x's shape, which readouts count besides (clipped or moved ones
+              do not)
     rician    whether x are magnitudes of complex noise, rather than Gaussian. Unless given, they
               are when x is real and f is complex
-    start     q from which to search; the nearest entry of a dictionary when None
+    start     q from which to search, such as `Dictionary.match` finds (`mrphys.fingerprint`); the
+              nearest entry of a small dictionary of its own when None
 
     Levenberg-Marquardt with variable projection. The sds are Cramér-Rao's at the optimum, for
     magnitudes by the Rician information: right where the signal's noise is small enough for the
@@ -165,7 +167,7 @@ def fit(
     unknowns = tuple(name for name in names if name not in linear)
     _check_names(names, unknowns, known, limits)
     fixed = with_fields(known, names, [jnp.ones(()) for _ in names])
-    _check_shapes(shape, fixed, noise_sd, mask, start)
+    _check_shapes(data.shape, fixed, noise_sd, mask, start)
     kind = _kind(model, fixed, data, rician)
     varies = any(jnp.size(leaf) > 1 for leaf in jax.tree.leaves(fixed))
     ask = Question(
@@ -178,7 +180,10 @@ def fit(
         iterations,
     )
     _check_question(ask, data.shape[-1], noise_sd)
-    chosen = None
+    chosen, used = None, None
+    if mask is not None and mask.ndim == data.ndim:
+        used = jnp.asarray(mask).reshape(-1, data.shape[-1])
+        mask = jnp.any(jnp.asarray(mask), axis=-1)
     if mask is not None and not isinstance(mask, Tracer):
         chosen = np.flatnonzero(np.asarray(mask))
 
@@ -188,10 +193,13 @@ def fit(
 
     measured = data.reshape(-1, data.shape[-1])
     measured = measured if chosen is None else measured[chosen]
+    if used is not None:
+        used = used if chosen is None else used[chosen]
+        measured = jnp.where(used, measured, 0.0)
     _check_values(ask, measured, mask if chosen is None else None)
     wanted = None if start is None else tuple(rows(attrgetter(n)(start)) for n in unknowns)
     noise = None if noise_sd is None else rows(noise_sd)
-    given = Given(measured, noise, jax.tree.map(rows, fixed), wanted)
+    given = Given(measured, noise, jax.tree.map(rows, fixed), wanted, used)
     model, given = _in_precision((model, given), dtype)
     found = over_voxels(eqx.Partial(fit_rows, ask), model, given, chunk)
 
@@ -293,9 +301,9 @@ def _check_names(
 
 
 def _check_shapes(
-    shape: tuple[int, ...], fixed: eqx.Module, noise_sd: Any, mask: Any, start: Any
+    whole: tuple[int, ...], fixed: eqx.Module, noise_sd: Any, mask: Any, start: Any
 ) -> None:
-    problems = []
+    problems, shape = [], whole[:-1]
     maps = {"fit: noise_sd": jnp.shape(noise_sd) if noise_sd is not None else ()}
     for leaf in jax.tree.leaves((fixed, start)):
         maps[f"fit: a field of known or start of shape {jnp.shape(leaf)}"] = jnp.shape(leaf)
@@ -307,7 +315,7 @@ def _check_shapes(
         if not fits:
             expected = f"one number or voxels {shape}"
             problems.append(Problem(where, f"shape {found}", expected, "another image"))
-    if mask is not None and mask.shape != shape:
+    if mask is not None and mask.shape not in (shape, whole):
         found = f"shape {mask.shape}"
         problems.append(Problem("fit: mask", found, f"shape {shape}", "another image"))
     elif mask is not None and not isinstance(mask, Tracer) and not np.any(np.asarray(mask)):

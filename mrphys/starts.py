@@ -45,6 +45,9 @@ def nearest_start(
     if ask.amplitudes:
         seen = [part.T @ x for part in _orthonormal(basis)]
         score = sum((s**2 for s in seen[1:]), seen[0] ** 2)
+        if chunk.used is not None and len(ask.amplitudes) == 1:
+            used = jnp.concatenate([chunk.used] * len(measured))
+            score = score / (_orthonormal(basis)[0].T ** 2 @ used)
     else:
         size = jnp.sum(basis[0] ** 2, axis=0)[:, None]
         score = 2 * (basis[0].T @ (x * chunk.unit[None])) - size

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, PyTree
+from jaxtyping import Array, Bool, Float, Inexact, PyTree
 
 from mrphys.bounds import AT_BOUND, REACH, Bounds
 from mrphys.least_squares import (
@@ -67,12 +67,14 @@ class Question(NamedTuple):
 
 
 class Given(NamedTuple):
-    """Rows of voxels: measured, sd of noise (None: unknown), fixed parameters, start (or None)."""
+    """Rows of voxels: measured, sd of noise (None: unknown), fixed parameters, start (or None),
+    which readouts count (None: all)."""
 
     x: Inexact[Array, "voxels readouts"]
     noise_sd: Float[Array, " voxels"] | None
     known: eqx.Module
     start: tuple[Float[Array, " voxels"], ...] | None
+    used: Bool[Array, "voxels readouts"] | None = None
 
 
 class Found(NamedTuple):
@@ -127,12 +129,25 @@ def gram(parts: list[Rows], others: list[Rows]) -> Symmetric:
 
 
 class Chunk(eqx.Module):
-    """Voxels fitted together: the model, what is known of each, the unit its signal counts in."""
+    """Voxels fitted together: the model, what is known of each, the unit its signal counts in,
+    which of its readouts do (1, else 0; None: all)."""
 
     theta: Model
     known: eqx.Module
     unit: Float[Array, " voxels"]
     ask: Question = eqx.field(static=True)
+    used: Float[Array, "readouts voxels"] | None = None
+
+    def counted(self, rows: Rows) -> Rows:
+        """0 for readouts that do not count."""
+        return rows if self.used is None else tuple(self.used * part for part in rows)
+
+    @property
+    def spare(self) -> Array:
+        """Numbers measured beyond those found."""
+        each = 2 if self.ask.data == "complex" else 1
+        readouts = self.theta.averages.size if self.used is None else jnp.sum(self.used, axis=0)
+        return jnp.broadcast_to(each * readouts - self.ask.count, self.unit.shape).astype(int)
 
     def basis(self, p: Vector) -> tuple[Rows, ...]:
         """B_k(p) of each amplitude; the signal itself when none is free."""
@@ -140,11 +155,11 @@ class Chunk(eqx.Module):
         q = with_fields(self.known, self.ask.unknowns, p)
         if not names:
             rows = as_rows(self.theta, self.ask.data, self.theta.signals(q))
-            return (tuple(part / self.unit[None] for part in rows),)
+            return (self.counted(tuple(part / self.unit[None] for part in rows)),)
         one, zero = jnp.ones_like(self.unit), jnp.zeros_like(self.unit)
         alone = ([one if name == other else zero for other in names] for name in names)
         signals = [self.theta.signals(with_fields(q, names, values)) for values in alone]
-        return tuple(as_rows(self.theta, self.ask.data, signal) for signal in signals)
+        return tuple(self.counted(as_rows(self.theta, self.ask.data, signal)) for signal in signals)
 
     def directions(self, basis: tuple[Rows, ...]) -> list[Rows]:
         """What each real number of an amplitude adds to: B_k, and of a complex one i B_k."""
@@ -278,10 +293,11 @@ class _Optimum(NamedTuple):
 
 def fit_rows(ask: Question, theta: Model, given: Given) -> Found:
     """Values, standard deviations and status of a chunk of voxels."""
-    usable = jnp.isfinite(given.x).all(axis=1) & (given.x != 0).any(axis=1)
+    x = given.x if given.used is None else jnp.where(given.used, given.x, 0.0)
+    usable = jnp.isfinite(x).all(axis=1) & (x != 0).any(axis=1)
     if given.noise_sd is not None:
         usable &= given.noise_sd > 0
-    measured = as_rows(theta, ask.data, jnp.where(usable[:, None], given.x, 1.0))
+    measured = as_rows(theta, ask.data, jnp.where(usable[:, None], x, 1.0))
     noise = given.noise_sd
     if noise is not None:
         noise = jnp.where(usable, noise, 1.0)
@@ -307,10 +323,12 @@ def _optimum(
         unit = noise
     else:
         unit = jax.lax.stop_gradient(jnp.max(jnp.abs(jnp.stack(measured)), axis=(0, 1)))
-    chunk = Chunk(theta, given.known, unit, ask)
-    measured = tuple(part / unit[None] for part in measured)
+    used = None if given.used is None else given.used.T.astype(unit.dtype)
+    chunk = Chunk(theta, given.known, unit, ask, used)
+    measured = chunk.counted(tuple(part / unit[None] for part in measured))
+    enough = chunk.spare >= (noise is None)
     found, step = _search(*_still((chunk, measured, given.start)))
-    finite = usable & jnp.isfinite(found).all(axis=0) & jnp.isfinite(step).all(axis=0)
+    finite = usable & enough & jnp.isfinite(found).all(axis=0) & jnp.isfinite(step).all(axis=0)
     edges = [jnp.abs(u) < AT_BOUND for u in found[: len(ask.unknowns)]]
     inside = jnp.stack(edges).all(axis=0) if edges else finite
     good = finite & inside
@@ -351,9 +369,9 @@ def _search(chunk: Chunk, measured: Rows, start: tuple[Array, ...] | None) -> tu
         return end.at, end.step
     step = jnp.zeros_like(chunk.unit)[None]
     if u:
-        spare = sum(part.shape[0] for part in measured) - ask.count
         reach = [REACH] * len(u)
-        end = levenberg_marquardt(projected(chunk, measured), u, reach, ask.iterations, spare)
+        evaluate = projected(chunk, measured)
+        end = levenberg_marquardt(evaluate, u, reach, ask.iterations, chunk.spare)
         u, step = [*end.at], end.step
     return chunk.coordinates(u, _amplitudes_at(chunk, u, measured)), step
 
@@ -390,15 +408,14 @@ def _linearised(found: _Optimum) -> tuple[Rows, list[Rows]]:
 def _residual(found: _Optimum, expected: Rows, noise_known: bool) -> Array:
     """sd of what is left over, in the signal's units; 0 where nothing can be."""
     ask, measured = found.chunk.ask, found.measured
-    spare = sum(part.shape[0] for part in measured) - ask.count
-    if spare == 0:
-        return jnp.zeros_like(found.chunk.unit)
     if ask.rician and noise_known:
         (m,), (a,) = measured, expected
-        squares = jnp.sum((m - rician_mean(a, 1.0)) ** 2 / rician_variance(a, 1.0), axis=0)
+        left = (m - rician_mean(a, 1.0)) ** 2 / rician_variance(a, 1.0)
+        squares = jnp.sum(*found.chunk.counted((left,)), axis=0)
     else:
         squares = dot(less(measured, expected), less(measured, expected))
-    positive = squares > 0
+    positive = (squares > 0) & (found.chunk.spare > 0)
+    spare = jnp.maximum(found.chunk.spare, 1)
     sd = jnp.sqrt(jnp.where(positive, squares / spare, 1.0)) * found.chunk.unit
     return jnp.where(positive, sd, 0.0)
 

@@ -287,3 +287,26 @@ def bad(**changes):
 def test_bad_input_is_refused(call, says):
     with pytest.raises(InputError, match=says):
         fit(**call)
+
+
+@pytest.mark.parametrize("kind", ["complex", "magnitude"])
+def test_readouts_that_do_not_count_are_as_good_as_none(kind):
+    q = tissue(40)
+    y = noisy(ECHOES, q, 0.02)
+    y = y if kind == "complex" else jnp.abs(y)
+    fewer = Decay(ECHOES.te_s[1:6], ECHOES.averages[1:6])
+    used = np.zeros(y.shape, bool)
+    used[:20, 1:6] = used[21:, :] = True
+    used[20, 0] = True
+    spoiled = jnp.where(used, y, jnp.nan)
+    for noise_sd in (0.02, None):
+        est = fit(ECHOES, spoiled, FREE, noise_sd, mask=used)
+        few = fit(fewer, y[:20, 1:6], FREE, noise_sd)
+        all_of = fit(ECHOES, y[21:], FREE, noise_sd)
+        for part, other in ((slice(20), few), (slice(21, None), all_of)):
+            for a, b in ((est.value, other.value), (est.sd, other.sd)):
+                np.testing.assert_allclose(a.t2_s[part], b.t2_s, rtol=1e-5)
+                np.testing.assert_allclose(a.m0[part], b.m0, rtol=1e-5)
+            np.testing.assert_allclose(est.residual[part], other.residual, rtol=1e-5)
+        assert est.status[20] in (mapping.FAILED, mapping.ILL_DETERMINED, mapping.AT_BOUNDARY)
+        assert np.isinf(est.sd.t2_s[20])
