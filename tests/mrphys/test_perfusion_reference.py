@@ -56,13 +56,16 @@ def curves(rows, input_name):
     return dynamic_series(rows[0]["t"], artery), c
 
 
-def assert_within(est, rows, columns):
+def assert_within(est, rows, columns, sds=0.0):
+    """OSIPI's tolerances, and so many standard deviations."""
     assert (est.status == mr.mapping.CONVERGED).all()
     for name, column in columns.items():
         absolute, relative, unit = KINETICS[name]
         expected = np.array([row[column] for row in rows])
         found = np.asarray(getattr(est.value, name)) / unit
-        np.testing.assert_allclose(found, expected, rtol=relative, atol=absolute, err_msg=name)
+        noise = sds * np.asarray(getattr(est.sd, name)) / unit
+        allowed = absolute + relative * expected + noise
+        np.testing.assert_array_less(np.abs(found - expected), allowed, err_msg=name)
 
 
 def test_two_compartment_exchange(read):
@@ -102,7 +105,7 @@ def test_delays_of_five_seconds_are_found(read, name, model, columns):
     late = np.concatenate([c[:, :images], c[:, :-images]], axis=1)
     est = fit_kinetics(series, late, model, delay_s=(-10.0, 10.0))
     moved = [row | {"delay": 5.0} for row in rows]
-    assert_within(est, moved, columns | {"delay_s": "delay"})
+    assert_within(est, moved, columns | {"delay_s": "delay"}, sds=1.0)
 
 
 @pytest.mark.parametrize("name, f", [("ParkerAIF_ref.csv", perfusion.parker_2006),
