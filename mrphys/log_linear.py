@@ -104,7 +104,7 @@ def deviations(
 ) -> Float[Array, "some voxels"]:
     """Standard deviations of functions of β, of the given slopes."""
     turned = jnp.sum(design.r_inverse[None, :, :, None] * slopes[:, :, None], axis=1)
-    # In one sum: jaxlib 0.10.2 errs on processors where one sum of products feeds another.
+    # In one sum: of two nested ones jaxlib 0.10.2 makes wrong float32 numbers here on processors.
     both = turned[:, :, None] * fit.covariance[None] * turned[:, None]
     return jnp.sqrt(jnp.sum(both, axis=(1, 2))) * (noise_sd / fit.unit)[None]
 
