@@ -8,6 +8,7 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC
+   joint                     priors of neighbours, data that mix voxels: fit(prior=, operator=)
    fingerprint               dictionaries and the entries that signals look like
    information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
    Volume, units, io         images in space, constants and range checks, files
@@ -23,6 +24,7 @@ from mrphys import (
     fingerprint,
     information,
     io,
+    joint,
     mapping,
     noise,
     phantom,
@@ -66,6 +68,7 @@ __all__ = [
     "information",
     "io",
     "jacobian",
+    "joint",
     "mapping",
     "noise",
     "phantom",
