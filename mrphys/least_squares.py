@@ -18,7 +18,7 @@ Vector = list[Array]
 DAMPING, EASE, STIFFEN, STUCK = 1e-2, 0.1, 8.0, 1e6
 SWINGING = 0.5
 """λ where Gauss and Newton's steps pass the optimum by far."""
-SHARE_OF_SD = {4: 2e-2, 8: 1e-8}
+SHARE_OF_SD = {4: 5e-2, 8: 1e-8}
 """Bytes of a number: the step at which a search ends, of a standard deviation."""
 LONGEST_STEP, LAST_STEP = 2.0, 1e-3
 PART, NUMBERS = 256, 8192
