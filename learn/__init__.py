@@ -1,12 +1,34 @@
-"""Inference engines over the physics: acquisition design so far.
+"""Inference engines over the physics: acquisition design, learned maps.
 
 optimise_design    θ that makes an uncertainty small within time, power and hardware
 constraints        what it must keep to
 design_studies     designs worth knowing, each a function: `mrphys design`
+learn_mapping      q from x by a network trained on simulations, with its covariance; and its file
+training           one step and one loop, checkpoints that resume: for whatever is learned
+networks           flax nnx modules, and the door to pure functions
 """
 
-from learn import constraints
+from learn import constraints, networks, training
 from learn.constraints import Constraint
 from learn.design import Design, Held, optimise_design
+from learn.mapping import LearnedEstimate, LearnedMapping, learn_mapping
+from learn.mapping_file import read_mapping, write_mapping
+from learn.training import Diverged, Trained, train
 
-__all__ = ["Constraint", "Design", "Held", "constraints", "optimise_design"]
+__all__ = [
+    "Constraint",
+    "Design",
+    "Diverged",
+    "Held",
+    "LearnedEstimate",
+    "LearnedMapping",
+    "Trained",
+    "constraints",
+    "learn_mapping",
+    "networks",
+    "optimise_design",
+    "read_mapping",
+    "train",
+    "training",
+    "write_mapping",
+]

@@ -7,10 +7,13 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
    steady_state              closed forms of steady states and recoveries
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
-   apparent_diffusion        its fast path for ADC
+   apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
+   field_maps, t2_spectrum   B1 and B0; how much decays at each T2
    joint                     priors of neighbours, data that mix voxels: fit(prior=, operator=)
    fingerprint               dictionaries and the entries that signals look like
+   protocols, maps           from a scanner's files to maps: one table of models, noise found
    information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
+   perfusion                 contrast agents: kinetics, flow, volume, from signal to maps
    Volume, units, io         images in space, constants and range checks, files
    use_cores                 every core of a processor as a device
 """
@@ -19,18 +22,24 @@ from mrphys import (
     apparent_diffusion,
     bloch,
     coils,
+    diffusion_kurtosis,
+    diffusion_tensor,
     epg,
     exchange,
+    field_maps,
     fingerprint,
     information,
     io,
+    ivim,
     joint,
     mapping,
     noise,
+    perfusion,
     phantom,
     rf,
     sequence,
     steady_state,
+    t2_spectrum,
     tissue,
     units,
 )
@@ -61,22 +70,28 @@ __all__ = [
     "bloch",
     "coils",
     "cramer_rao",
+    "diffusion_kurtosis",
+    "diffusion_tensor",
     "epg",
     "exchange",
+    "field_maps",
     "fingerprint",
     "fit",
     "information",
     "io",
+    "ivim",
     "jacobian",
     "joint",
     "mapping",
     "noise",
+    "perfusion",
     "phantom",
     "rf",
     "sequence",
     "simulate",
     "simulate_scan",
     "steady_state",
+    "t2_spectrum",
     "tissue",
     "uncertainty",
     "units",

@@ -1,5 +1,7 @@
 """q from x: the apparent diffusion coefficient of magnitude images, with its standard deviation."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -78,11 +80,16 @@ def fit_adc(
     doi 10.1016/j.jmr.2006.01.016 (the moments).
     """
     _check(theta, x, noise_sd, mask)
+    return _map(theta, x, jnp.asarray(noise_sd), mask)
+
+
+@eqx.filter_jit
+def _map(theta: DiffusionWeighted, x: Array, noise_sd: Array, mask: Any) -> AdcMap:
     voxels, readouts = x.shape[:-1], x.shape[-1]
     usable = jnp.isfinite(x).all(-1) & (x != 0).any(-1)
     if mask is not None:
         usable &= mask
-    noise = jnp.broadcast_to(jnp.asarray(noise_sd), voxels)
+    noise = jnp.broadcast_to(noise_sd, voxels)
     snr = magnitude(jnp.where(usable[..., None], x, 1.0)) / noise[..., None]
 
     b, gain = theta.b_s_per_mm2[:, None] / _PER_MS, jnp.sqrt(theta.averages)[:, None]

@@ -72,6 +72,13 @@ class Volume(eqx.Module):
         """Where each array axis points, to the closest anatomical direction: "RAS", "LPS", ..."""
         return "".join(orientations.aff2axcodes(self.affine))
 
+    @property
+    def placed(self) -> str:
+        """Where the voxels are, in words."""
+        size = " x ".join(f"{step:.4g}" for step in self.spacing_mm)
+        origin = ", ".join(f"{place:.4g}" for place in self.affine[:3, 3])
+        return f"{self.shape} voxels of {size} mm from ({origin}) mm"
+
     def with_data(self, data: Shaped[Array | np.ndarray, "..."]) -> "Volume":
         """The same place with other data. Raises InputError when the voxels do not match."""
         if data.shape[:3] != self.shape:

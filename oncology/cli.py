@@ -16,6 +16,7 @@ from rich.table import Table
 
 from mrphys.errors import InputError, Problem
 from oncology.cli_design import design as design_studies
+from oncology.cli_map import EPILOG, map_series
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +29,7 @@ app = typer.Typer(
     "(anat/*_label-tumor_mask.nii.gz) and, optionally, ADC in mm²/s (dwi/*_ADC.nii.gz).",
 )
 app.add_typer(design_studies, name="design")
+app.command("map", epilog=EPILOG)(map_series)
 console = Console(stderr=True)
 
 OUT = typer.Option("--out", "-o", help="Folder for the results; made if it is not there.")

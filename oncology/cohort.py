@@ -227,21 +227,15 @@ def _read_images(
             continue
         reference = next(iter(images.values()), volume)
         if not volume.same_grid(reference):
-            expected = f"the grid of the visit's other images: {_grid(reference)}"
+            expected = f"the grid of the visit's other images: {reference.placed}"
             cause = "an image that was not resampled to the others"
-            problems.append(Problem(str(path), _grid(volume), expected, cause))
+            problems.append(Problem(str(path), volume.placed, expected, cause))
             continue
         images[name or suffix] = volume
     wanted = folder / session / "anat" / f"{mask}.gz"
     if images and not any(path.name.startswith(mask) for path in wanted.parent.glob("*.nii*")):
         problems.append(Problem(str(wanted), "no such file", "a mask of the tumour at this visit"))
     return images, files
-
-
-def _grid(volume: Volume) -> str:
-    spacing = " x ".join(f"{step:.4g}" for step in volume.spacing_mm)
-    origin = ", ".join(f"{place:.4g}" for place in volume.affine[:3, 3])
-    return f"{volume.shape} voxels of {spacing} mm from ({origin}) mm"
 
 
 def _on_one_grid(
@@ -271,16 +265,16 @@ def _moved(
     unseen = [_outside(needed, own), _outside(visit.tumor_labels, grid)]
     same_voxels = own.shape == grid.shape and np.allclose(own.spacing_mm, grid.spacing_mm)
     where = f"the images of {visit.session}"
-    expected = f"the grid of {first.session}: {_grid(grid)}"
+    expected = f"the grid of {first.session}: {grid.placed}"
     if any(unseen):
         cause = "two scanner frames, or fields of view that cut the tissue or the tumour"
-        found = f"{_grid(own)}: {unseen[0]:.2%} of {first.session} is not in view there, and "
+        found = f"{own.placed}: {unseen[0]:.2%} of {first.session} is not in view there, and "
         found += f"{unseen[1]:.2%} of its tumour is not in view of {first.session}"
         problems.append(Problem(where, found, expected, cause))
         return visit
     cause = "a patient who lay otherwise" if same_voxels else "another scan protocol"
     cause += "; the images were moved to that grid"
-    warnings.append(Problem(where, _grid(own), expected, cause, "warning"))
+    warnings.append(Problem(where, own.placed, expected, cause, "warning"))
     moved = {name: volume.resample_to(grid, kind.method) for name, kind, volume in visit.images()}
     anatomy = {suffix: moved.pop(suffix) for suffix in visit.anatomy}
     return replace(visit, anatomy=anatomy, **moved)

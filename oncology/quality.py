@@ -148,8 +148,10 @@ def _visit(patient: Patient, visit: Visit) -> Iterator[Problem]:
     for name, (low, high, cause) in PLAUSIBLE.items():
         volume = getattr(visit, name)
         if volume is not None:
-            where = _where(patient, visit, name)
-            yield from _values(where, np.asarray(volume.data), lives, low, high, cause)
+            where, data = _where(patient, visit, name), np.asarray(volume.data)
+            if name == "adc_sd_mm2_per_s":
+                data = np.where(np.isposinf(data), 0.0, data)  # an ADC that is not determined
+            yield from _values(where, data, lives, low, high, cause)
 
 
 def _values(

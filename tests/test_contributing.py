@@ -35,6 +35,12 @@ def test_signal_model(examples):
     assert (examples["est"].sd.capacity > 0).all()
 
 
+def test_something_learned(examples):
+    losses = examples["made"].losses
+    assert losses.shape == (100,)
+    assert losses[-20:].mean() < 0.8 * losses[:5].mean()
+
+
 def test_growth_law(examples):
     model, plan = examples["model"], Plan()
     p = {"growth_rate_per_day": 0.05, "diffusivity_mm2_per_day": 0.0}

@@ -1,7 +1,6 @@
 """Fingerprints: flip angles and repetition times for T1 and T2 at once."""
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from learn.design import optimise_design
 from learn.design_studies.study import Line, Panel, Progress, Row, Study, degrees, silent
 from mrphys.noise import complex_gaussian
 from mrphys.sequence import Train
-from mrphys.simulate import TOLERANCE, as_rows, over_voxels, signals_and_slopes
+from mrphys.simulate import TOLERANCE, as_rows
 from mrphys.units import check_range
 
 SHORTEST_TR_S, LONGEST_TR_S = 0.0115, 0.016
@@ -130,36 +129,6 @@ def fingerprint(
     return Study("fingerprint", "a fingerprint for T1 and T2", made, rows, _panels(made, q, bounds))
 
 
-@partial(jax.jit, static_argnames="iterations")
-def _estimate(theta, q, x, iterations):
-    return over_voxels(partial(_gauss_newton, iterations), theta, (as_rows(q), x))
-
-
-def _gauss_newton(iterations: int, theta: Train, rows: tuple) -> Float[Array, "voxels unknown"]:
-    """Relative estimates of T1, T2 and m0, from the truth."""
-    truth, x = rows
-    sizes = jnp.stack([getattr(truth, name) for name in UNKNOWN], axis=1)
-
-    def step(relative: Array, _: None) -> tuple[Array, None]:
-        now = sizes * relative
-        q = replace_fields(truth, now)
-        predicted, slopes = signals_and_slopes(theta, q, UNKNOWN)
-        slopes = slopes * sizes.T[:, :, None]
-        both = jnp.concatenate([slopes.real, slopes.imag], axis=-1)
-        left = x - predicted
-        left = jnp.concatenate([left.real, left.imag], axis=-1)
-        normal = jnp.einsum("pvr,qvr->vpq", both, both)
-        change = jnp.linalg.solve(normal, jnp.einsum("pvr,vr->vp", both, left)[..., None])[..., 0]
-        return jnp.clip(relative + jnp.clip(change, -0.3, 0.3), 0.2, 5.0), None
-
-    return jax.lax.scan(step, jnp.ones_like(sizes), None, length=iterations)[0]
-
-
-def replace_fields(q: mr.Tissue, values: Float[Array, "voxels unknown"]) -> mr.Tissue:
-    """The tissue with other values of `UNKNOWN`."""
-    return replace(q, **{name: values[:, i] for i, name in enumerate(UNKNOWN)})
-
-
 def realised_sd(
     theta: Train,
     q: mr.Tissue,
@@ -167,16 +136,17 @@ def realised_sd(
     key: PRNGKeyArray,
     *,
     draws: int = 32,
-    iterations: int = 8,
 ) -> dict[str, Float[Array, " voxels"]]:
     """Relative root mean square errors of T1, T2 and m0 when `draws` noisy signals of each voxel
-    are fitted by Gauss-Newton steps from the truth: what the bound promises."""
-    rows = as_rows(q)
-    many = jax.tree.map(lambda value: jnp.repeat(value, draws), rows)
+    are fitted (`mrphys.fit`, searching from the truth): what the bound promises."""
+    many = jax.tree.map(lambda value: jnp.repeat(value, draws), as_rows(q))
     x = complex_gaussian(theta, mr.simulate(theta, many), noise_sd, key)
-    found = _estimate(theta, many, x, iterations).reshape(rows.m0.size, draws, len(UNKNOWN))
-    errors = jnp.sqrt(jnp.mean((found - 1) ** 2, axis=1))
-    return {name: errors[:, i] for i, name in enumerate(UNKNOWN)}
+    found = mr.fit(theta, x, UNKNOWN, noise_sd, known=many, start=many).value
+    errors = {name: getattr(found, name) / getattr(many, name) - 1 for name in UNKNOWN}
+    return {
+        name: jnp.sqrt(jnp.mean(error.reshape(-1, draws) ** 2, axis=1))
+        for name, error in errors.items()
+    }
 
 
 def _panels(made, q: mr.Tissue, bounds: dict) -> list[Panel]:

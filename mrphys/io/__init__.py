@@ -1,4 +1,7 @@
-"""Files in and out: NIfTI images, Pulseq sequences, ISMRMRD raw data, results in HDF5, folders."""
+"""Files in and out: NIfTI images, Pulseq sequences, ISMRMRD raw data, results in HDF5, folders.
+
+`bids` and `dicom` read the series that maps are made of, `maps` writes those.
+"""
 
 from mrphys.io.ismrmrd import write_ismrmrd
 from mrphys.io.nifti import read_nifti, write_nifti

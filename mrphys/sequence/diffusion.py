@@ -2,6 +2,8 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Complex, Float
 
 from mrphys import epg, steady_state
@@ -9,7 +11,7 @@ from mrphys.errors import InputError, Problem
 from mrphys.sequence.base import Sequence
 from mrphys.sequence.train import averaged, check_train, refuse_pools
 from mrphys.tissue import Tissue
-from mrphys.units import check_b_value_s_per_mm2, check_time_s
+from mrphys.units import check_b_value_s_per_mm2, check_finite, check_time_s, shape_of
 
 
 class DiffusionWeighted(Sequence):
@@ -25,7 +27,8 @@ class DiffusionWeighted(Sequence):
 
     At b1 = 1 this is m0 (1 - 2 exp(-(TR - TE/2)/T1) + exp(-TR/T1)), the saturation recovery of a
     spin echo. The echo refocuses b0; its phase is taken as zero. Diffusion is one direction or
-    a trace weighting, without perfusion or kurtosis: b of about 100 to 1500 s/mm² in brain.
+    a trace weighting, without perfusion or kurtosis: b of about 100 to 1500 s/mm² in brain. With
+    directions g, of a tissue that has a tensor D, the ADC of readout i is g_iᵀ D g_i.
 
     Source: Stejskal, Tanner 1965, doi 10.1063/1.1695690; Le Bihan et al. 1986,
     doi 10.1148/radiology.161.2.3763909.
@@ -35,6 +38,7 @@ class DiffusionWeighted(Sequence):
     te_s: Float[Array, ""]
     tr_s: Float[Array, ""]
     averages: Float[Array, " readouts"]
+    directions: Float[Array, "readouts 3"] | None = None
 
     def signal(self, tissue: Tissue) -> Complex[Array, "*voxels readouts"]:
         refuse_pools(tissue)
@@ -48,9 +52,17 @@ class DiffusionWeighted(Sequence):
             refocusing_rad=2 * flip,
             m0=tissue.m0,
         )
-        attenuation = jnp.exp(-jnp.multiply.outer(tissue.adc_mm2_per_s, self.b_s_per_mm2))
-        signal = echo.imag[..., None] * attenuation
+        signal = echo.imag[..., None] * jnp.exp(-self._exponent(tissue))
         return jax.lax.complex(signal, jnp.zeros_like(signal))
+
+    def _exponent(self, tissue: Tissue) -> Float[Array, "*voxels readouts"]:
+        if tissue.tensor is None:
+            return jnp.multiply.outer(tissue.adc_mm2_per_s, self.b_s_per_mm2)
+        if self.directions is None:
+            found = "a tissue with a diffusion tensor"
+            raise InputError(Problem("signal", found, "an ADC, or a sequence with directions"))
+        adc = jnp.moveaxis(tissue.tensor.along(self.directions), 0, -1)
+        return adc * jnp.broadcast_to(self.b_s_per_mm2, adc.shape)
 
     @property
     def scan_time_s(self) -> Float[Array, ""]:
@@ -63,15 +75,17 @@ def diffusion_weighted(
     te_s: ArrayLike,
     tr_s: ArrayLike = 8.0,
     averages: ArrayLike | list = 1.0,
+    directions: ArrayLike | list | None = None,
 ) -> DiffusionWeighted:
     """A diffusion-weighted spin-echo EPI acquisition, one readout for each b-value.
 
     b_s_per_mm2  diffusion weightings, 0 to 20000 s/mm²
     te_s, tr_s   echo and repetition time, TE <= TR
     averages     how often each b-value is acquired, one number or one for each; need not be whole
+    directions   (b-values, 3): of each gradient, of unit length, of no account where b is 0
 
-    Differentiable in all four. Raises InputError for values outside their range or b-values and
-    averages of different length.
+    Differentiable in all of them. Raises InputError for values outside their range, b-values and
+    averages or directions of different number, directions that are not of unit length.
 
     >>> theta = diffusion_weighted([0, 1000], te_s=0.08, averages=[1, 3])
     >>> float(theta.scan_time_s)
@@ -87,4 +101,22 @@ def diffusion_weighted(
     check_time_s(f"{where}: te_s", te_s, high=1.0)
     te, tr = jnp.asarray(te_s, float), jnp.asarray(tr_s, float)
     check_time_s(f"{where}: tr_s - te_s", tr - te, high=60.0)
-    return DiffusionWeighted(b, te, tr, repeats)
+    along = None if directions is None else _directions(f"{where}: directions", directions, b)
+    return DiffusionWeighted(b, te, tr, repeats, along)
+
+
+def _directions(where: str, directions: ArrayLike | list, b: Array) -> Float[Array, "readouts 3"]:
+    shape = shape_of(where, directions)
+    if shape != (b.size, 3):
+        cause = "three rows, as FSL writes them; transpose" if shape == (3, b.size) else ""
+        raise InputError(Problem(where, f"shape {shape}", f"shape ({b.size}, 3)", cause))
+    check_finite(where, directions, "no direction given where b is 0; write zeros")
+    given = jnp.asarray(directions, float)
+    if not isinstance(given, Tracer) and not isinstance(b, Tracer):
+        length = np.linalg.norm(np.asarray(given), axis=1)
+        wrong = (np.abs(length - 1) > 0.02) & (np.asarray(b) > 0)
+        if wrong.any():
+            found = f"{int(wrong.sum())} of {b.size} directions, length {length[wrong][0]:.3g}"
+            cause = "a weighted readout without direction, or b-values folded into the lengths"
+            raise InputError(Problem(where, found, "length 1 where b > 0", cause))
+    return given

@@ -108,9 +108,9 @@ def test_reported_bias_is_that_of_the_plain_fit(snr):
     assert snr < 5 or abs(reported - bias) < 0.2 * abs(bias)
 
 
-@pytest.mark.parametrize("snr", [4.0, 30.0])
-def test_derivatives_are_those_of_the_solution(snr):
-    _, y, noise_sd = measured(snr, voxels=3, seed=2)
+def test_derivatives_are_those_of_the_solution():
+    (_, noisy, sd), (_, clear, less) = (measured(snr, voxels=2, seed=2) for snr in (4.0, 30.0))
+    y, noise_sd = jnp.concatenate([noisy, clear]), np.array([sd, sd, less, less])
 
     def f(p):
         theta = diffusion_weighted(p["b"], te_s=0.08, averages=p["averages"])
@@ -123,7 +123,7 @@ def test_derivatives_are_those_of_the_solution(snr):
     b = jnp.array([20.0, 300.0, 700.0, 1000.0])
     p = {"b": b, "averages": THETA.averages, "x": jnp.abs(y), "noise_sd": jnp.asarray(noise_sd)}
     assert (fit_adc(THETA, y, noise_sd).status != mapping.ILL_DETERMINED).all()
-    check_gradient(f, p, rtol=1e-7, atol=1e-8, directions=24)
+    check_gradient(f, p, rtol=1e-7, atol=1e-8, directions=8)
 
 
 def test_second_derivatives_are_right():
@@ -155,7 +155,7 @@ def test_ill_determined_voxels_say_so_and_keep_derivatives_finite():
         return 1e3 * a.adc_mm2_per_s.sum() + a.m0.sum() + (1 / a.adc_sd_mm2_per_s).sum()
 
     x = jnp.where(jnp.isnan(y), jnp.nan, magnitude(y))
-    for gradient in jax.grad(loss, (0, 1, 2))(THETA.b_s_per_mm2, THETA.averages, x):
+    for gradient in jax.jit(jax.grad(loss, (0, 1, 2)))(THETA.b_s_per_mm2, THETA.averages, x):
         assert np.isfinite(gradient).all()
 
 

@@ -262,7 +262,7 @@ def test_tensors_attenuate_by_direction():
 
 
 def test_gradients_of_pools_and_tensors():
-    base = some_train(2, [0, 1, 1])
+    base = some_train(2, [0, 1, 1], repetitions=(4,))
 
     def signal(p):
         pool = replace(FAT, fraction=p["fraction"], exchange_rate_hz=p["rate"], shift_hz=p["shift"])
@@ -276,6 +276,5 @@ def test_gradients_of_pools_and_tensors():
     p = {"fraction": 0.2, "rate": 12.0, "shift": -9.0, "bound": 0.1, "xx": 1e-3, "xy": 1e-4}
     p |= {"t1": 1.1, "moment": jnp.array([50.0, 20.0, 10.0])}
     p = {key: jnp.asarray(value) for key, value in p.items()}
-    check_gradient(signal, p)
     none = p | {"rate": jnp.zeros(()), "moment": jnp.zeros(3), "shift": jnp.zeros(())}
-    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(jax.grad(signal)(none)))
+    check_gradient(signal, p, directions=6, finite_at=[none])

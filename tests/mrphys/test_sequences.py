@@ -39,8 +39,8 @@ FAMILIES = {
     "look_locker": s.look_locker(0.2, 0.02, 4, te_s=0.002, ti_s=0.05),
     "mprage": s.mprage(0.9, 0.15, 0.01, 6, 2.0, te_s=0.003),
     "mp2rage": s.mp2rage([0.7, 2.0], [0.1, 0.15], 0.01, 4, 4.0, te_s=0.003),
-    "molli": s.molli(images=(2, 1), pauses=(1,), pulses=6),
-    "t2prep": s.t2_prepared([0.03, 0.06], 2.0),
+    "molli": s.molli(images=(1, 1), pauses=(1,), pulses=4),
+    "t2prep": s.t2_prepared([0.04], 2.0),
     "mrf_fisp": s.fingerprinting_fisp(FLIPS, 0.012, 0.004),
     "mrf_fisp_any": s.fingerprinting_fisp(
         FLIPS, np.linspace(0.011, 0.013, 5), 0.004, phase_rad=FLIPS

@@ -90,6 +90,7 @@ def test_a_bad_image_is_one_error_with_its_file_and_cause(tmp_path, case):
         ("white_matter", 1.5, "to 1.5"),
         ("dose_gy", 6000.0, "to 6000"),
         ("adc_sd_mm2_per_s", -1e-5, "from -1e-05"),
+        ("adc_sd_mm2_per_s", np.nan, "NaN"),
     ],
 )
 def test_numbers_no_map_can_have(tmp_path, image, value, found):
@@ -99,6 +100,13 @@ def test_numbers_no_map_can_have(tmp_path, image, value, found):
     patient = dataclasses.replace(patient, visits=(first, *patient.visits[1:]))
     problem = only_error(patient)
     assert problem.where == f"sub-01, ses-01, {image}" and found in problem.found
+
+
+def test_an_infinite_sd_says_that_an_adc_is_not_determined():
+    patient = synthetic_patient()
+    sd = set_first(np.inf)(np.full(SHAPE, 1e-5, np.float32))
+    first = dataclasses.replace(patient.visits[0], adc_sd_mm2_per_s=Volume(sd, AFFINE))
+    assert not check(dataclasses.replace(patient, visits=(first, *patient.visits[1:]))).problems
 
 
 def test_an_unknown_adc_outside_the_tissue_is_a_warning(tmp_path):
