@@ -240,7 +240,7 @@ def _before(
 ) -> tuple[float, slice]:
     """When the bolus arrives, and the images before."""
     first = curve[: of.baseline or 2].mean()
-    found_s = float(perfusion.bolus_arrival_s(times, curve - first))
+    found_s = float(jax.jit(perfusion.bolus_arrival_s)(times, curve - first))
     arrival_s = found_s if of.arrival_s is None else of.arrival_s
     check_range("arrival_s", arrival_s, 0.0, float(times[-1]), "s", "milliseconds, or minutes")
     count = int(np.sum(times < arrival_s)) - 1 if of.baseline is None else of.baseline

@@ -7,8 +7,11 @@ import pytest
 from mrphys import mapping, perfusion
 from mrphys.dynamic import KINETICS, Before, Dynamic, examination, fit_examination
 from mrphys.errors import InputError
+from mrphys.io.curves import read_arterial_input
+from mrphys.io.dicom import read_dicom
 from mrphys.series import Series
 from mrphys.volume import Volume
+from tests.mrphys.dicom_files import classic
 from tests.mrphys.scans import AFFINE
 
 TIMES = np.arange(0.0, 200.0, 4.0)
@@ -84,6 +87,7 @@ def test_voxels_without_t1_are_told():
     assert np.isfinite(known.t1_s).all() and known.t1_s.shape == (lacking.size,)
 
 
+@pytest.mark.long
 def test_parameters_areas_and_peaks_have_the_sds_they_say():
     """Of noise, in T1 too, in many voxels alike; one is beyond full relaxation."""
     t1_sd, noise_sd, voxels = 0.05, 3.0, 1500
@@ -139,3 +143,32 @@ SHORT = perfusion.arterial_input(TIMES[:20], perfusion.parker_2006(TIMES[:20], A
 def test_what_gives_no_maps_is_refused(changes, of, says):
     with pytest.raises(InputError, match=f"(?s){says}"):
         examination(series(**changes), Dynamic(**({"t1_s": T1_S} | of)))
+
+
+def test_dicom_images_are_put_in_time(tmp_path):
+    common = {"FlipAngle": FLIP, "RepetitionTime": 1e3 * TR_S}
+    times, images = TIMES[::3], np.rint(SIGNALS[:, :, :1, ::3])
+    clock = [f"12{t // 60:02.0f}{t % 60:04.1f}" for t in times]
+    classic(tmp_path, images, [common | {"AcquisitionTime": t} for t in clock])
+    found, theta, _, _ = examination(read_dicom([tmp_path]), Dynamic(t1_s=T1_S))
+    np.testing.assert_allclose(theta.series.times_s, times)
+    assert theta.tr_s == TR_S
+    np.testing.assert_allclose(found.images.data, images)
+
+
+def test_a_measured_curve_is_read_from_a_table(tmp_path):
+    path = tmp_path / "aif.tsv"
+    path.write_text("time_s\tblood_mmol_per_l\n" + "".join(f"{t}\t{t / 100}\n" for t in TIMES))
+    found = read_arterial_input(path, 0.4)
+    np.testing.assert_allclose(found.times_s, TIMES)
+    np.testing.assert_allclose(found.plasma_mmol_per_l, TIMES / 60)
+    for text, says in (
+        ("time_s,blood_mmol_per_l\n0,1\n", "commas for tabs"),
+        ("time_s\tplasma_mmol_per_l\n0\tlow\n", "a number in every row"),
+        ("", "columns none"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=says):
+            read_arterial_input(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_arterial_input(tmp_path / "nothing.tsv")
