@@ -70,7 +70,7 @@ class Maps:
     @property
     def determined(self) -> Bool[np.ndarray, "x y z"]:
         """Voxels whose values and sds stand."""
-        return np.isin(self.status, [CONVERGED, *dict(self.protocol.status)])
+        return np.isin(self.status, _standing(self.protocol))
 
     @property
     def levels(self) -> dict[int, str]:
@@ -108,6 +108,9 @@ def make_maps(
     plan = protocol.plan(series)
     data = np.asarray(plan.series.images.data)
     inside, counts = _inside(plan.series, data, mask)
+    for name, without in plan.lacking.items():
+        counts[name] = int((inside & without).sum())
+        inside = inside & ~without
     if b1 is not None:
         plan, inside = _with_b1(plan, protocol, b1, inside, counts)
     if noise_sd is None:
@@ -135,14 +138,23 @@ def make_maps(
 
     status = np.full(inside.size, MASKED, np.uint8)
     status[flat] = found.status
+    values, sds = (
+        {o: image(value) for o, value in zip(written, rows, strict=True)}
+        for rows in (found.values, found.sds)
+    )
+    if plan.whole is not None:
+        by_field = [{o.field: v for o, v in each.items()} for each in (values, sds)]
+        good = np.isin(status, _standing(protocol)).reshape(inside.shape)
+        changed = plan.whole(by_field[0], by_field[1], good)
+        values = {o: changed.get(o.field, value) for o, value in values.items()}
     for code, text in (STATUS | dict(protocol.status)).items():
         if code != MASKED:
             counts[text.partition(":")[0]] = int((status == code).sum())
     return Maps(
         plan.series,
         protocol,
-        {o: image(o.scale * value) for o, value in zip(written, found.values, strict=True)},
-        {o: image(o.scale * sd) for o, sd in zip(written, found.sds, strict=True)},
+        {o: np.float32(o.scale) * value for o, value in values.items()},
+        {o: np.float32(o.scale) * sd for o, sd in sds.items()},
         image(found.residual),
         status.reshape(inside.shape),
         float(noise_sd),
@@ -150,6 +162,11 @@ def make_maps(
         counts,
         _spare(plan),
     )
+
+
+def _standing(protocol: Protocol) -> list[int]:
+    """Statuses of voxels whose values stand."""
+    return [CONVERGED, *dict(protocol.status)]
 
 
 def _spare(plan: Plan) -> int:
@@ -236,7 +253,8 @@ def _rows(plan: Plan, taken: np.ndarray) -> eqx.Module:
 
 def _fit(plan: Plan, x: np.ndarray, taken: np.ndarray, noise_sd, rician=None) -> Any:
     if plan.fit is not None:
-        return plan.fit(plan.theta, jnp.asarray(x), noise_sd)
+        known = (_rows(plan, taken),) if plan.told else ()
+        return plan.fit(plan.theta, jnp.asarray(x), noise_sd, *known)
     return fit(
         plan.theta,
         jnp.asarray(x),
@@ -265,7 +283,7 @@ def _fitted(plan, outputs, rows, flat, noise_sd, progress) -> _Found:
         progress(0, flat.size)
     for start in range(0, flat.size, size):
         taken = flat[start : start + size]
-        padded = np.pad(taken, (0, size - taken.size), "edge")
+        padded = np.concatenate([taken, flat[: size - taken.size]])
         made = _fit(plan, rows[padded], padded, noise_sd)
         values, sds = (
             tuple(np.asarray(attrgetter(output.field)(q))[: taken.size] for output in outputs)

@@ -4,7 +4,9 @@ A new model is one `Protocol` in MODELS: the BIDS suffixes it is for, what it wr
 which turns the settings of a series into θ and says what is unknown.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -15,8 +17,11 @@ from jaxtyping import Array, Complex, Float
 
 from mrphys import sequence
 from mrphys.diffusion_tensor import ISOTROPIC, fit_tensor
+from mrphys.dynamic import REFERENCES, Dynamic, examination, fit_examination
 from mrphys.errors import InputError, Problem
+from mrphys.ivim import fit_ivim
 from mrphys.mapping import FunctionModel
+from mrphys.phase_unwrapping import turns
 from mrphys.sequence.repeated import repeated
 from mrphys.sequence.train import block
 from mrphys.series import B_VALUE, Series
@@ -48,6 +53,9 @@ class Plan(NamedTuple):
     fit       a fast path in its place, of (θ, x, noise_sd), noise_sd None where it is to be found:
               its result has `value` and `sd` with the outputs as fields, `residual` and `status`
     unknowns  real numbers it finds in each voxel; as many as are free unless given
+    told      whether that fit is told, fourth, what is known of its voxels
+    lacking   voxels it cannot be for, by what they are without
+    whole     what is done last, to whole maps by field: of (values, sds, where these stand)
     """
 
     theta: Any
@@ -55,8 +63,11 @@ class Plan(NamedTuple):
     series: Series
     known: eqx.Module
     bounds: dict[str, tuple[float, float]]
-    fit: Callable[[Any, Array, Any], Any] | None = None
+    fit: Callable[..., Any] | None = None
     unknowns: int | None = None
+    told: bool = False
+    lacking: Mapping[str, np.ndarray] = MappingProxyType({})
+    whole: Callable[[dict, dict, np.ndarray], dict] | None = None
 
 
 class Protocol(NamedTuple):
@@ -277,8 +288,21 @@ def _megre(series: Series) -> Plan:
     theta = sequence.multi_echo_gradient_echo(times)
     if not series.is_complex:
         return Plan(theta, ("t2_s", "m0"), series, _water(), {})
-    reach = 0.5 / float(np.diff(times).min())
-    return Plan(theta, ("t2_s", "b0_hz", "m0"), series, _water(), {"b0_hz": (-reach, reach)})
+    least = float(np.diff(times).min())
+    steps = np.diff(times) / least
+    even = np.allclose(steps, np.rint(steps), atol=0.02)
+    reach = (0.75 if even else 0.5) / least
+    return Plan(
+        theta, ("t2_s", "b0_hz", "m0"), series, _water(), {"b0_hz": (-reach, reach)},
+        whole=partial(_unwrapped, 1 / least) if even else None,
+    )  # fmt: skip
+
+
+def _unwrapped(turn_hz: float, values: dict, sds: dict, good: np.ndarray) -> dict:
+    """B0, which echoes so many seconds apart tell but for turns, going together in space."""
+    b0 = values["b0_hz"]
+    phase, sd = (2 * np.pi * v / turn_hz for v in (b0, np.where(good, sds["b0_hz"], np.inf)))
+    return {"b0_hz": b0 + turn_hz * turns(phase, sd)}
 
 
 def _adc(series: Series) -> Plan:
@@ -287,6 +311,15 @@ def _adc(series: Series) -> Plan:
     _distinct(series, "b-values", b, 2)
     theta = _closed_form(Attenuation(jnp.asarray(b)), b.size)
     return Plan(theta, ("adc_mm2_per_s", "m0"), series, _water(), {})
+
+
+def _ivim(series: Series) -> Plan:
+    series = series.magnitudes() if series.is_complex else series
+    b = series.each(B_VALUE)
+    echo_s = series.one("EchoTime") if "EchoTime" in series.settings else TE_S
+    theta = sequence.diffusion_weighted(b, echo_s)
+    free = ("adc_mm2_per_s", "perfusion_fraction", "pseudo_adc_mm2_per_s", "m0")
+    return Plan(theta, free, series, _water(), {}, fit_ivim)
 
 
 def _dti(series: Series) -> Plan:
@@ -299,6 +332,21 @@ def _dti(series: Series) -> Plan:
     theta = sequence.diffusion_weighted(b, echo_s, directions=series.directions)
     free = ("fa", "md_mm2_per_s", "ad_mm2_per_s", "rd_mm2_per_s", "m0")
     return Plan(theta, free, series, _water(), {}, fit_tensor, unknowns=7)
+
+
+def _dce(of: Dynamic, series: Series) -> Plan:
+    series, theta, known, lacking = examination(series, of)
+    return Plan(
+        theta, theta.fields, series, known, {}, fit_examination, theta.unknowns, told=True,
+        lacking={"without T1": lacking},
+    )  # fmt: skip
+
+
+def dynamic(of: Dynamic) -> Protocol:
+    """The model `dce` with what the images do not say: T1, the arterial input, the kinetics."""
+    protocol = MODELS["dce"]
+    reference = REFERENCES.get(of.kinetics, protocol.reference)
+    return protocol._replace(plan=partial(_dce, of), reference=reference)
 
 
 def _double_angle(series: Series) -> Plan:
@@ -329,6 +377,7 @@ def _actual_flip(series: Series) -> Plan:
 T1 = Output("t1_s", "T1map", "s", "longitudinal relaxation time")
 T2 = Output("t2_s", "T2map", "s", "transverse relaxation time")
 M0 = Output("m0", "M0map", "arbitrary", "signal of full relaxation, decay until the echo included")
+S0 = Output("m0", "S0map", "arbitrary", "signal without diffusion weighting")
 B1 = Output("b1", "TB1map", "percent", "transmit field relative to nominal", 100.0)
 NLLS = "maximum likelihood (Levenberg-Marquardt, variable projection), sd by Cramér-Rao"
 
@@ -384,7 +433,7 @@ _ALL = (
     Protocol(
         "megre",
         ("MEGRE",),
-        "T2* from gradient echoes, and B0 where they have their phase",
+        "T2* from gradient echoes, and B0, unwrapped in space, where they have their phase",
         (
             Output("t2_s", "T2starmap", "s", "observed transverse relaxation time"),
             Output("b0_hz", "fieldmap", "Hz", "off-resonance, phase falling where positive"),
@@ -400,11 +449,25 @@ _ALL = (
         "ADC from diffusion weighting, all directions together",
         (
             Output("adc_mm2_per_s", "ADC", "mm^2/s", "apparent diffusion coefficient"),
-            Output("m0", "S0map", "arbitrary", "signal without diffusion weighting"),
+            S0,
         ),
         NLLS,
         "Le Bihan et al. 1986, doi:10.1148/radiology.161.2.3763909",
         _adc,
+    ),
+    Protocol(
+        "ivim",
+        ("dwi",),
+        "diffusion, and fraction and pseudo-diffusion of blood in capillaries, from low b too",
+        (
+            Output("adc_mm2_per_s", "D", "mm^2/s", "diffusion coefficient of tissue"),
+            Output("perfusion_fraction", "f", "1", "share of the signal from capillaries"),
+            Output("pseudo_adc_mm2_per_s", "Dstar", "mm^2/s", "pseudo-diffusion of blood"),
+            S0,
+        ),
+        NLLS,
+        "Le Bihan et al. 1988, doi:10.1148/radiology.168.2.3393671",
+        _ivim,
     ),
     Protocol(
         "dti",
@@ -415,12 +478,32 @@ _ALL = (
             Output("md_mm2_per_s", "MD", "mm^2/s", "mean diffusivity"),
             Output("ad_mm2_per_s", "AD", "mm^2/s", "axial diffusivity"),
             Output("rd_mm2_per_s", "RD", "mm^2/s", "radial diffusivity"),
-            Output("m0", "S0map", "arbitrary", "signal without diffusion weighting"),
+            S0,
         ),
         "weighted least squares of the logarithm, sd by propagation",
         "Salvador et al. 2005, doi:10.1002/hbm.20076",
         _dti,
         status=((ISOTROPIC, "isotropic: FA is below three of its sds"),),
+    ),
+    Protocol(
+        "dce",
+        ("dce", "DCE"),
+        "Ktrans, ve, vp, ... of a contrast-enhanced dynamic spoiled gradient echo; needs --t1",
+        (
+            Output("ktrans_per_s", "Ktrans", "1/min", "transfer constant of plasma", 60.0),
+            Output("fp_per_s", "Fp", "ml/100ml/min", "plasma flow", 6000.0),
+            Output("ps_per_s", "PS", "1/min", "permeability surface area product", 60.0),
+            Output("ve", "ve", "1", "volume fraction of the interstitium"),
+            Output("vp", "vp", "1", "volume fraction of plasma"),
+            Output("delay_s", "delay", "s", "arrival in tissue after the arterial input's"),
+            Output("auc", "AUC60", "mmol/l*s", "area under the concentration's first 60 s"),
+            Output("peak", "peak", "mmol/l", "largest concentration"),
+            Output("time_to_peak_s", "TTP", "s", "from the bolus arrival to the peak"),
+        ),
+        "least squares of concentrations, sd by Cramér-Rao with noise of the baseline and T1",
+        REFERENCES["extended_tofts"],
+        partial(_dce, Dynamic()),
+        b1=True,
     ),
     Protocol(
         "dam",

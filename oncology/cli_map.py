@@ -12,8 +12,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from mrphys.dynamic import KINETICS
 from mrphys.errors import InputError, Problem
-from mrphys.protocols import MODELS, SUFFIXES, likely_model
+from mrphys.perfusion import HAEMATOCRIT
+from mrphys.protocols import MODELS, SUFFIXES, Protocol, dynamic, likely_model
 
 EPILOG = "\n\n".join(
     [
@@ -28,15 +30,18 @@ EPILOG = "\n\n".join(
 )
 
 
+_DCE: dict[str, Any] = {"rich_help_panel": "For --model dce"}
+
+
 def _numbered(noise_sd: str) -> float | None:
     """--noise-sd as a number; None is auto."""
     if noise_sd == "auto":
         return None
-    try:
-        return float(noise_sd)
-    except ValueError:
+    number = _number(noise_sd)
+    if number is None:
         expected = "auto, or a number in the images' unit"
-        raise InputError(Problem("--noise-sd", repr(noise_sd), expected)) from None
+        raise InputError(Problem("--noise-sd", repr(noise_sd), expected))
+    return number
 
 
 def map_series(
@@ -61,11 +66,52 @@ def map_series(
         str,
         typer.Option(help="Noise of one image, its sd in the images' unit; auto finds it."),
     ] = "auto",
+    t1: Annotated[
+        str | None,
+        typer.Option(help="T1 before the agent: a map in s (NIfTI), or a number.", **_DCE),
+    ] = None,
+    t1_sd: Annotated[
+        str | None, typer.Option(help="Its sd, likewise: carried into the maps' sds.", **_DCE)
+    ] = None,
+    kinetics: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(KINETICS)} [extended_tofts].", **_DCE),
+    ] = None,
+    aif: Annotated[
+        str | None,
+        typer.Option(
+            help="Arterial input: parker or georgiou, from the bolus arrival on; a table (.tsv: "
+            "time_s, blood_mmol_per_l or plasma_mmol_per_l); a mask of an artery [parker].",
+            **_DCE,
+        ),
+    ] = None,
+    blood_t1: Annotated[
+        float | None, typer.Option(help="T1 of blood in that mask, s [as --t1 there].", **_DCE)
+    ] = None,
+    haematocrit: Annotated[
+        float | None, typer.Option(help=f"From blood to plasma [{HAEMATOCRIT}].", **_DCE)
+    ] = None,
+    relaxivity: Annotated[
+        float | None, typer.Option(help="Of the agent, l/mmol/s [4.5].", **_DCE)
+    ] = None,
+    baseline: Annotated[
+        int | None, typer.Option(help="Images before the bolus [found].", **_DCE)
+    ] = None,
+    arrival: Annotated[
+        float | None, typer.Option(help="Of the bolus, s after the first image [found].", **_DCE)
+    ] = None,
+    interval: Annotated[
+        float | None, typer.Option(help="Between images, s [VolumeTiming of the files].", **_DCE)
+    ] = None,
+    delay: Annotated[
+        float | None,
+        typer.Option(help="Of tissue after the input, sought up to ±, s; 0: none [6].", **_DCE),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON on standard output.")
     ] = False,
 ) -> None:
-    """Maps of T1, T2, T2*, B1, B0, ADC or tensors from images, each with its standard deviation.
+    """Maps of T1, T2, T2*, B1, B0, diffusion, perfusion from images, with standard deviations.
 
     Writes each parameter, its sd, the residual and the status of every voxel (NIfTI with JSON
     sidecars, BIDS names), a summary (JSON) and a picture (PNG).
@@ -77,6 +123,8 @@ def map_series(
     T2 with stimulated echoes, in a mask: mrphys map sub-01/anat --model epg --mask mask.nii.gz
 
     A DICOM folder, noise known: mrphys map DICOM/0007 --model adc --noise-sd 12
+
+    Contrast-enhanced: mrphys map sub-01_dce.nii.gz --t1 T1map.nii.gz --aif artery.nii.gz
     """
     import jax
 
@@ -92,6 +140,13 @@ def map_series(
     if model is not None and model not in MODELS:
         raise InputError(Problem("--model", repr(model), f"one of {', '.join(MODELS)}"))
     series, name = _read(paths, model)
+    asked = {
+        "t1_s": t1, "t1_sd_s": t1_sd, "kinetics": kinetics, "aif": aif, "blood_t1_s": blood_t1,
+        "haematocrit": haematocrit, "relaxivity_l_per_mmol_s": relaxivity, "baseline": baseline,
+        "arrival_s": arrival, "interval_s": interval, "delay_s": delay,
+    }  # fmt: skip
+    asked = {key: value for key, value in asked.items() if value is not None}
+    protocol, more = _protocol(name, asked, b1 is not None)
     maps_of = {
         key: read_nifti(path) if path else None for key, path in (("mask", mask), ("b1", b1))
     }
@@ -109,9 +164,9 @@ def map_series(
                 progress.add_task(f"fitting {name}: voxels")
             progress.update(progress.tasks[0].id, completed=done, total=of)
 
-        made = make_maps(series, MODELS[name], noise_sd=noise, progress=report, **maps_of)
+        made = make_maps(series, protocol, noise_sd=noise, progress=report, **maps_of)
     stem = series.name or "map"
-    inputs = [*series.files, *(path for path in (mask, b1) if path is not None)]
+    inputs = [*series.files, *more, *(path for path in (mask, b1) if path is not None)]
     source = provenance(inputs, seconds=round(time.time() - started, 1))
     images = write_maps(out, made, stem, source, masked=mask is not None)
     first = next(iter(made.values))
@@ -162,6 +217,47 @@ def _read(paths: list[Path], model: str | None) -> tuple[Any, str]:
         raise InputError(Problem(where, there or "no image", expected, cause))
     series = read_collection(fitting[0])
     return series, model or SUFFIXES[series.suffix]
+
+
+def _protocol(name: str, asked: dict[str, Any], with_b1: bool) -> tuple[Protocol, list[Path]]:
+    """The model with the options that are for it, and the files they name."""
+    from mrphys.dynamic import POPULATION, Dynamic
+    from mrphys.io.curves import read_arterial_input
+    from mrphys.io.nifti import read_nifti
+
+    if name != "dce":
+        if asked:
+            found, expected = f"options for dce with {name}", "them with --model dce alone"
+            raise InputError(Problem("--model", found, f"{expected}: {', '.join(asked)}"))
+        return MODELS[name], []
+    files = []
+    if with_b1 and ".nii" in Path(asked.get("aif", "")).suffixes:
+        found, expected = "a mask of an artery and --b1", "the artery's curve as a table (.tsv)"
+        cause = "the transmit field corrects tissue, not the curve over a mask"
+        raise InputError(Problem("--aif", found, expected, cause))
+    for key in ("t1_s", "t1_sd_s", "aif"):
+        text = asked.get(key)
+        if text is None or (key == "aif" and text in POPULATION):
+            continue
+        if key != "aif" and (number := _number(text)) is not None:
+            asked[key] = number
+            continue
+        path = Path(text)
+        if key == "aif" and ".nii" not in path.suffixes and path.suffix != ".tsv":
+            expected = f"{', '.join(POPULATION)}, a table (.tsv) or a mask (.nii.gz)"
+            raise InputError(Problem("--aif", repr(text), expected))
+        table = path.suffix == ".tsv"
+        ratio = asked.get("haematocrit", HAEMATOCRIT)
+        asked[key] = read_arterial_input(path, ratio) if table else read_nifti(path)
+        files.append(path)
+    return dynamic(Dynamic(**asked)), files
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _summary(made: Any, model: str) -> dict[str, Any]:

@@ -22,6 +22,12 @@ CARRIED = (
     "PulseSequenceType",
     "SequenceName",
     "NumberShots",
+    "KineticModel",
+    "ArterialInput",
+    "ArterialInputHaematocrit",
+    "BolusArrivalTime",
+    "BaselineImages",
+    "Relaxivity",
 )
 """What a map says of its images, of what they have in common."""
 

@@ -303,3 +303,44 @@ def test_bad_input_is_refused(changes, says):
         make_maps(series(x, FlipAngle=FLIPS), MODELS["dam"], **{"noise_sd": 1.0} | changes)
     with pytest.raises(InputError, match="a magnitude of -1"):
         make_maps(series(x - 1, FlipAngle=FLIPS), MODELS["dam"], noise_sd=1.0)
+
+
+@pytest.mark.long
+def test_capillaries_are_told_apart_by_low_b_values():
+    b = np.array([0.0, 10, 20, 40, 80, 120, 200, 400, 600, 800])
+    f = np.where(np.arange(6) < 3, 0.1, 0.3)[:, None, None] * np.ones((6, 6, 2))
+    blood = f[..., None] * np.exp(-0.03 * b)
+    x = 900 * ((1 - f[..., None]) * np.exp(-1e-3 * b) + blood)
+    with jax.enable_x64(False):
+        maps = make_maps(
+            series(np.abs(noisy(x, 5.0)), "dwi", DiffusionBValue=b), MODELS["ivim"], noise_sd=5.0
+        )
+    value, sd = ({o.suffix: v for o, v in each.items()} for each in (maps.values, maps.sds))
+    assert [*value] == ["D", "f", "Dstar", "S0map"] and maps.determined.mean() > 0.9
+    for name, truth in (("D", 1e-3), ("f", f)):
+        score = ((value[name] - truth) / sd[name])[maps.determined]
+        assert abs(score.mean()) < 0.5 and score.std() == pytest.approx(1.0, abs=0.3)
+
+
+def test_without_low_b_values_there_is_no_map_of_capillaries():
+    high = series(np.ones((2, 2, 2, 3)), "dwi", DiffusionBValue=[300, 600, 800])
+    with pytest.raises(InputError, match="low b-values"):
+        make_maps(high, MODELS["ivim"], noise_sd=0.01)
+
+
+def test_b0_of_evenly_spaced_echoes_is_unwrapped_in_space():
+    """By turns from echo to echo: 250 Hz; not of voxels not determined, nor of uneven echoes."""
+    x = np.linspace(-1, 1, 30)
+    b0 = (200 * x[:, None] + 150 * x[None] ** 2)[..., None]
+    plan = MODELS["megre"].plan(
+        series(np.ones((1, 1, 1, 3), complex), EchoTime=[4e-3, 8e-3, 0.016])
+    )
+    assert plan.whole is not None and plan.bounds["b0_hz"][1] > 125
+    wrapped = b0 - 250 * np.rint(b0 / 250)
+    good = np.ones(b0.shape, bool)
+    good[3, 4] = False
+    found = plan.whole({"b0_hz": wrapped}, {"b0_hz": np.ones(b0.shape)}, good)["b0_hz"]
+    np.testing.assert_allclose(found[good], b0[good], atol=1e-9)
+    assert found[3, 4, 0] == wrapped[3, 4, 0]
+    uneven = series(np.ones((1, 1, 1, 3), complex), EchoTime=[4e-3, 8e-3, 0.0136])
+    assert MODELS["megre"].plan(uneven).whole is None
