@@ -23,13 +23,8 @@ a core at 40 Gflop/s.
 """
 
 import argparse
-import os
 import time
 from typing import Any, NamedTuple
-
-os.environ.setdefault(
-    "XLA_FLAGS", f"--xla_force_host_platform_device_count={len(os.sched_getaffinity(0))}"
-)
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +35,7 @@ import mrphys as mr
 from mrphys.mapping import CONVERGED
 from mrphys.voxelwise import with_fields
 
+mr.use_cores()
 VOXELS = 20_000
 SNRS = (100.0, 50.0, 20.0)
 

@@ -16,21 +16,16 @@ trapezoid the same, the sum by the trapezoidal rule
 """
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from typing import Any
-
-os.environ.setdefault(
-    "XLA_FLAGS", f"--xla_force_host_platform_device_count={len(os.sched_getaffinity(0))}"
-)
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import curve_fit
 
-from mrphys import perfusion
+from mrphys import perfusion, use_cores
 from mrphys.mapping import CONVERGED
 from mrphys.perfusion import (
     ExtendedTofts,
@@ -42,6 +37,7 @@ from mrphys.perfusion import (
     fit_kinetics,
 )
 
+use_cores()
 RNG = np.random.default_rng(0)
 RIVAL_VOXELS = 400
 

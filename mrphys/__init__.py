@@ -9,6 +9,7 @@ y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive i
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
    field_maps, t2_spectrum   B1 and B0; how much decays at each T2
+   joint                     priors of neighbours, data that mix voxels: fit(prior=, operator=)
    fingerprint               dictionaries and the entries that signals look like
    protocols, maps           from a scanner's files to maps: one table of models, noise found
    information, cramer_rao   how well θ could determine q;  uncertainty makes it one number
@@ -30,6 +31,7 @@ from mrphys import (
     information,
     io,
     ivim,
+    joint,
     mapping,
     noise,
     perfusion,
@@ -79,6 +81,7 @@ __all__ = [
     "io",
     "ivim",
     "jacobian",
+    "joint",
     "mapping",
     "noise",
     "perfusion",

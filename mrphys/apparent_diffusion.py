@@ -18,6 +18,7 @@ from mrphys.noise import (
     rician_variance,
 )
 from mrphys.sequence.diffusion import DiffusionWeighted
+from mrphys.simulate import over_voxels
 from mrphys.units import check_range
 
 OK, NOISE_FLOOR, ILL_DETERMINED = 0, 1, 2
@@ -26,7 +27,7 @@ OK, NOISE_FLOOR, ILL_DETERMINED = 0, 1, 2
 _PER_MS = 1e3
 _IMPLAUSIBLE_ADC = 10.0
 _ITERATIONS = 20
-_BLOCK = 4096
+_BLOCK = 1024
 
 
 class AdcMap(eqx.Module):
@@ -93,12 +94,9 @@ def _map(theta: DiffusionWeighted, x: Array, noise_sd: Array, mask: Any) -> AdcM
     snr = magnitude(jnp.where(usable[..., None], x, 1.0)) / noise[..., None]
 
     b, gain = theta.b_s_per_mm2[:, None] / _PER_MS, jnp.sqrt(theta.averages)[:, None]
-    size = max(1, min(usable.size, _BLOCK))
-    rows = jnp.pad(snr.reshape(-1, readouts), ((0, -usable.size % size), (0, 0)), "edge")
-    blocks = rows.reshape(-1, size, readouts)
-    fits = jax.lax.map(lambda block: _fit(b, gain, gain * block.T), blocks)
+    fits = over_voxels(_fit_rows, (b, gain), snr.reshape(-1, readouts), _BLOCK)
     log_m0, adc, log_m0_sd, adc_sd, residual, bias, weakest, solved = (
-        value.reshape(-1)[: usable.size].reshape(voxels) for value in fits
+        value.reshape(voxels) for value in fits
     )
     good = usable & solved
     m0 = jnp.exp(jnp.where(good, log_m0, 0.0)) * noise
@@ -136,6 +134,11 @@ def _check(theta, x, noise_sd, mask):
 
 # From here on arrays are (readouts, voxels), or (voxels,) for what a voxel has one of: laid out so,
 # a block of voxels stays in cache and the processor's vectors run along it.
+
+
+def _fit_rows(theta, rows):
+    b, gain = theta
+    return _fit(b, gain, gain * rows.T)
 
 
 def _fit(b, gain, observed):

@@ -18,9 +18,14 @@ Vector = list[Array]
 DAMPING, EASE, STIFFEN, STUCK = 1e-2, 0.1, 8.0, 1e6
 SWINGING = 0.5
 """λ where Gauss and Newton's steps pass the optimum by far."""
-SHARE_OF_SD = {4: 2e-2, 8: 1e-8}
+SHARE_OF_SD = {4: 5e-2, 8: 1e-8}
 """Bytes of a number: the step at which a search ends, of a standard deviation."""
-LONGEST_STEP = 2.0
+LONGEST_STEP, LAST_STEP = 2.0, 1e-3
+PART, NUMBERS = 256, 8192
+"""Voxels searched together, whose states stay in a core's cache; more of them where that is fewer
+numbers: each operation has a price of its own."""
+FIRST = 6
+"""Iterations, of which few voxels need more."""
 
 
 def factor(matrix: Symmetric) -> tuple[list[list[Array]], Vector]:
@@ -78,11 +83,13 @@ def _inner(a: Vector, b: Vector) -> Array:
 
 
 class Fitted(NamedTuple):
-    """Where each voxel's search ended: unknowns, cost, and the undamped step still proposed."""
+    """Where each voxel's search ended: unknowns, cost, the undamped step still proposed, and
+    whether it is done."""
 
     at: Float[Array, "unknowns voxels"]
     cost: Float[Array, " voxels"]
     step: Float[Array, "unknowns voxels"]
+    done: Bool[Array, " voxels"]
 
 
 class _State(NamedTuple):
@@ -99,7 +106,7 @@ def levenberg_marquardt(
     evaluate: Callable[[Vector], tuple[Array, Vector, Symmetric]],
     start: Vector,
     reach: list[float],
-    iterations: int,
+    iterations: int | Int[Array, ""],
     spare: Int[Array, " voxels"] | None = None,
 ) -> Fitted:
     """The least cost of every voxel, from `start`, by damped Gauss-Newton steps.
@@ -109,7 +116,8 @@ def levenberg_marquardt(
     evaluate(u) gives cost, g = -∂cost/∂u and a positive curvature H. A step is taken where it does
     not raise the cost. λ falls where the cost falls as foretold, and grows where it does not: where
     the model's own curvature is part of an optimum, Gauss and Newton's steps swing about it.
-    |u_i| is kept within reach_i.
+    |u_i| is kept within reach_i. Where a search has ended, the step still proposed is taken if it
+    is below `LAST_STEP`: it costs nothing.
 
     A voxel is done when the step undamped is `SHARE_OF_SD` of a standard deviation, or a step is
     below the square root of rounding; the loop ends with the last voxel or after `iterations`. The
@@ -175,4 +183,49 @@ def levenberg_marquardt(
         jnp.zeros(still.shape, bool),
     )
     end = jax.lax.while_loop(unfinished, improve, begin)
-    return Fitted(jnp.stack(end.at), end.cost, jnp.stack(solve(end.curvature, end.slope)))
+    step = solve(end.curvature, end.slope)
+    arrived = end.done & (jnp.max(jnp.abs(jnp.stack(step)), axis=0) < LAST_STEP)
+    at = [
+        jnp.where(arrived, jnp.clip(u + d, -most, most), u)
+        for u, d, most in zip(end.at, step, reach, strict=True)
+    ]
+    return Fitted(jnp.stack(at), end.cost, jnp.stack(step), end.done)
+
+
+def in_parts(
+    search: Callable[[Int[Array, " some"], Vector, Int[Array, ""]], Fitted],
+    start: Vector,
+    iterations: int,
+    numbers: int,
+) -> tuple[Float[Array, "unknowns voxels"], Float[Array, "unknowns voxels"]]:
+    """Unknowns and steps of `search(which, start, iterations)` of voxels of so many numbers each.
+
+    A part of the voxels at a time, for `FIRST` iterations, after which those that are not done are
+    gathered: few voxels that take long keep few waiting.
+    """
+    count = start[0].size
+    parts = -(-count // max(PART, NUMBERS // numbers))
+    if parts == 1:
+        found = search(jnp.arange(count), start, jnp.asarray(iterations))
+        return found.at, found.step
+    size = 8 * -(-count // (8 * parts))
+
+    def another(now: tuple) -> tuple:
+        turn, at, step, done = now
+        first = turn < parts
+        left = jnp.nonzero(~done, size=size, fill_value=count)[0]
+        which = jnp.where(first, turn * size + jnp.arange(size), left)
+        inside = jnp.minimum(which, count - 1)
+        limit = jnp.where(first, min(FIRST, iterations), iterations)
+        found = search(inside, [row[inside] for row in at], limit)
+        return (
+            turn + 1,
+            at.at[:, which].set(found.at, mode="drop"),
+            step.at[:, which].set(found.step, mode="drop"),
+            done.at[which].set(found.done | ~first, mode="drop"),
+        )
+
+    at = jnp.stack(start)
+    begin = jnp.zeros((), int), at, jnp.zeros_like(at), jnp.zeros(count, bool)
+    _, at, step, _ = jax.lax.while_loop(lambda now: ~jnp.all(now[3]), another, begin)
+    return at, step

@@ -22,10 +22,10 @@ not at all after it."""
 
 
 class Design(NamedTuple):
-    """X = Q R, and the averages of each readout."""
+    """Q and R⁻¹ of X = Q R, and the averages of each readout."""
 
     q: Float[Array, "readouts unknowns"]
-    r: Float[Array, "unknowns unknowns"]
+    r_inverse: Float[Array, "unknowns unknowns"]
     averages: Float[Array, " readouts"]
 
 
@@ -53,7 +53,10 @@ def design(
                 f"{matrix.shape[0]} readouts that determine {rank} of {matrix.shape[1]} unknowns"
             )
             raise InputError(Problem(where, found, "readouts that determine all", lost))
-    return Design(*jnp.linalg.qr(x), averages)
+    q, r = jnp.linalg.qr(x)
+    return Design(
+        q, jax.scipy.linalg.solve_triangular(r, jnp.eye(r.shape[0], dtype=r.dtype)), averages
+    )
 
 
 def fit_logarithm(design: Design, x: Float[Array, "readouts voxels"]) -> LogLinear:
@@ -84,7 +87,7 @@ def fit_logarithm(design: Design, x: Float[Array, "readouts voxels"]) -> LogLine
     positive = jnp.sum(weight * left**2, axis=0)
     some = positive > 0
     residual = jnp.sqrt(jnp.where(some, positive, 1.0) / max(spare, 1)) * unit
-    beta = jax.scipy.linalg.solve_triangular(design.r, gamma)
+    beta = design.r_inverse @ gamma
     return LogLinear(
         beta.at[0].add(jnp.log(unit)),
         covariance,
@@ -100,12 +103,10 @@ def deviations(
     slopes: Float[Array, "some unknowns voxels"],
 ) -> Float[Array, "some voxels"]:
     """Standard deviations of functions of β, of the given slopes."""
-    some, count, voxels = slopes.shape
-    flat = jnp.moveaxis(slopes, 0, 1).reshape(count, -1)
-    turned = jax.scipy.linalg.solve_triangular(design.r, flat, trans=1)
-    turned = jnp.moveaxis(turned.reshape(count, some, voxels), 1, 0)
-    seen = jnp.sum(fit.covariance[None] * turned[:, None], axis=2)
-    return jnp.sqrt(jnp.sum(turned * seen, axis=1)) * (noise_sd / fit.unit)[None]
+    turned = jnp.sum(design.r_inverse[None, :, :, None] * slopes[:, :, None], axis=1)
+    # In one sum: of two nested ones jaxlib 0.10.2 makes wrong float32 numbers here on processors.
+    both = turned[:, :, None] * fit.covariance[None] * turned[:, None]
+    return jnp.sqrt(jnp.sum(both, axis=(1, 2))) * (noise_sd / fit.unit)[None]
 
 
 @jax.custom_jvp
@@ -120,10 +121,10 @@ def inverse(matrix: Float[Array, "n n voxels"]) -> Float[Array, "n n voxels"]:
     least = jnp.einsum("iiv->iv", matrix) * rounding.eps + rounding.tiny
 
     def sweep(k: Array, now: Array) -> Array:
-        here = index == k
+        here = (index == k)[:, None]
         pivot = jnp.maximum(now[k, k], least[k])
-        row = jnp.where(here[:, None], -1.0, now[k])
-        rest = jnp.where(here[:, None, None] | here[None, :, None], 0.0, now)
+        row = jnp.where(here, -1.0, now[k])
+        rest = jnp.where(here[:, None] | here[None], 0.0, now)
         return rest - row[:, None] * (row / pivot[None])[None]
 
     return -jax.lax.fori_loop(0, index.size, sweep, matrix)

@@ -1,6 +1,6 @@
 """q from x: maps of any field of a tissue, each with its standard deviation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any
@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Inexact, Int
 
 from mrphys.bounds import TISSUE, Bounds
 from mrphys.errors import InputError, Problem
+from mrphys.joint import Image, Prior, fit_image, unmixed
 from mrphys.simulate import over_voxels
 from mrphys.tissue import Tissue
 from mrphys.units import check_range
@@ -38,6 +39,7 @@ __all__ = [
     "MASKED",
     "Estimate",
     "FunctionModel",
+    "Selected",
     "Together",
     "fit",
 ]
@@ -101,6 +103,35 @@ class Together(eqx.Module):
         return jnp.concatenate([part.signals(rows) for part in self.parts], axis=-1)
 
 
+class Selected(eqx.Module):
+    """A model of which some readouts are kept: those at the centre of k-space, which give an image
+    its contrast.
+
+    >>> import mrphys as mr
+    >>> theta = mr.sequence.mp2rage([0.7, 2.5], [0.07, 0.09], 0.006, readouts=160, tr_s=5.0)
+    >>> Selected(theta, (80, 240)).averages.shape
+    (2,)
+    """
+
+    theta: Model
+    readouts: tuple[int, ...] = eqx.field(static=True)
+
+    def __check_init__(self):
+        count = self.theta.averages.size
+        if not self.readouts or not all(0 <= i < count for i in self.readouts):
+            expected = f"of 0 to {count - 1}"
+            raise InputError(Problem("Selected: readouts", str(self.readouts), expected))
+
+    @property
+    def averages(self) -> Float[Array, " readouts"]:
+        """Of the readouts kept."""
+        return self.theta.averages[np.asarray(self.readouts)]
+
+    def signals(self, rows, /) -> Inexact[Array, "voxels readouts"]:
+        """Of the readouts kept."""
+        return self.theta.signals(rows)[:, np.asarray(self.readouts)]
+
+
 def fit(
     theta: Model | Sequence[Model],
     x: Inexact[Array | np.ndarray, "*voxels readouts"]
@@ -114,6 +145,8 @@ def fit(
     mask: Bool[Array | np.ndarray, "..."] | None = None,
     rician: bool | None = None,
     start: eqx.Module | None = None,
+    operator: Callable[[Array], Array] | None = None,
+    prior: Mapping[str, Prior] | None = None,
     chunk: int = CHUNK,
     iterations: int = ITERATIONS,
 ) -> Estimate:
@@ -138,6 +171,16 @@ def fit(
     start     q from which to search, such as `Dictionary.match` finds (`mrphys.fingerprint`); the
               nearest entry of a small dictionary of its own when None
 
+    operator  A of data x = A f + noise, any linear function of all signals, voxels x readouts: raw
+              data of several coils, say. The voxels' shape is that of the mask or of known
+    prior     of fields not linear, what differences between neighbours are like
+              (`mrphys.joint.Quadratic`, `TotalVariation`); needs noise_sd
+
+    With an operator or a prior all voxels are fitted at once (`mrphys.joint`) by Gauss-Newton
+    steps: noise is Gaussian, noise_sd one number, of each datum where there is an operator; the sds
+    are of the inverse information of the whole image (with a prior the posterior's), beyond a few
+    hundred voxels estimated; `residual` is one number; it is not to be differentiated.
+
     Levenberg-Marquardt with variable projection. The sds are Cramér-Rao's at the optimum, for
     magnitudes by the Rician information: right where the signal's noise is small enough for the
     model to be straight over it. Where noise_sd is None, (value - truth) / sd is Student's t of as
@@ -159,9 +202,13 @@ def fit(
     >>> est.value.t2_s.round(6)
     Array([0.03, 0.06], dtype=float64)
     """
+    known = Tissue(t1_s=T1_S, t2_s=T2_S) if known is None else known
+    if operator is not None or prior:
+        options = {"linear": linear, "bounds": bounds, "mask": mask, "chunk": chunk}
+        options |= {"iterations": iterations, "known": known}
+        return _fit_image(theta, x, free, noise_sd, rician, start, operator, prior or {}, options)
     model, data = _joined(theta, x)
     shape, dtype, names = data.shape[:-1], data.real.dtype, tuple(free)
-    known = Tissue(t1_s=T1_S, t2_s=T2_S) if known is None else known
     limits = TISSUE | {name: Bounds(*map(float, pair)) for name, pair in (bounds or {}).items()}
     amplitudes = tuple(name for name in names if name in linear)
     unknowns = tuple(name for name in names if name not in linear)
@@ -223,6 +270,146 @@ def fit(
         noise_sd=image(found.noise_sd, 0.0),
         status=image(found.status, MASKED),
     )
+
+
+def _fit_image(
+    theta: Any,
+    x: Any,
+    free: Sequence[str],
+    noise_sd: ArrayLike | None,
+    rician: bool | None,
+    start: Any,
+    operator: Callable[[Array], Array] | None,
+    prior: Mapping[str, Prior],
+    options: dict[str, Any],
+) -> Estimate:
+    """`fit` of all voxels at once."""
+    known, mask = options["known"], options["mask"]
+    if operator is None:
+        model, data = _joined(theta, x)
+        shape = data.shape[:-1]
+    else:
+        model = Together(tuple(theta)) if isinstance(theta, list | tuple) else theta
+        data = jnp.asarray(x)
+        shape = jnp.shape(mask) if mask is not None else _shape_of_maps(known, start)
+    _check_image(data, shape, noise_sd, rician, free, options["linear"], prior)
+    averages = model.averages.size
+    row = jax.tree.map(lambda leaf: jnp.zeros((1,), leaf.dtype), known)
+    kind = eqx.filter_eval_shape(lambda model, row: model.signals(row), model, row).dtype
+    kind = jnp.result_type(kind, data.real.dtype) if operator is not None else data.dtype
+    like = jax.ShapeDtypeStruct((*shape, averages), kind)
+    signals = data
+    if operator is not None:
+        _check_operator(operator, like, data)
+        signals = unmixed(operator, data, like)
+    first = fit(model, signals, free, rician=False, start=start, **options)
+    limits = TISSUE | {n: Bounds(*map(float, b)) for n, b in (options["bounds"] or {}).items()}
+    amplitudes = tuple(name for name in free if name in options["linear"])
+    unknowns = tuple(name for name in free if name not in amplitudes)
+    data_kind = "complex" if jnp.iscomplexobj(signals) else _kind(model, known, signals, False)
+    ask = Question(
+        unknowns, tuple(limits[n] for n in unknowns), amplitudes, data_kind, False, False, 0
+    )
+
+    def rows(value: ArrayLike) -> Array:
+        return jnp.broadcast_to(jnp.asarray(value), shape).reshape(-1)
+
+    good = rows((first.status == CONVERGED) | (first.status == AT_BOUNDARY))
+
+    def begun(name: str) -> Array:
+        value = rows(attrgetter(name)(first.value))
+        middle = jnp.nanmedian(jnp.where(good, value, jnp.nan))
+        return jnp.where(good, value, jnp.where(jnp.isfinite(middle), middle, value))
+
+    u = [begun(name) for name in unknowns]
+    a = [rows(attrgetter(name)(first.value)) for name in amplitudes]
+    if data_kind == "complex":
+        a = [
+            a_k * jnp.exp(1j * rows(first.phase_rad[n]))
+            for a_k, n in zip(a, amplitudes, strict=True)
+        ]
+    fixed = with_fields(known, (*free,), [jnp.ones(()) for _ in free])
+    gain = jnp.ones(())
+    if operator is None:
+        gain = jnp.sqrt(model.averages).reshape(*[1] * len(shape), -1)
+    weight = gain if noise_sd is None else gain / jnp.asarray(noise_sd)
+    image = Image(
+        model,
+        jax.tree.map(rows, fixed),
+        data,
+        weight,
+        jnp.ones(int(np.prod(shape)), bool) if mask is None else rows(mask),
+        (lambda x: x) if operator is None else operator,
+        ask,
+        tuple(shape),
+        tuple((unknowns.index(name), some) for name, some in prior.items()),
+        options["chunk"],
+    )
+    image, u, a = _in_precision((image, u, a), data.real.dtype)
+    noise = None if noise_sd is None else jnp.asarray(noise_sd, data.real.dtype)
+    found = jax.tree.map(
+        lambda flat: flat.reshape(shape), fit_image(image, (u, a), noise, options["iterations"])
+    )
+    order, nothing = (*unknowns, *amplitudes), jax.tree.map(jnp.zeros_like, known)
+    return Estimate(
+        value=with_fields(known, order, found.values),
+        sd=with_fields(nothing, order, found.sds),
+        phase_rad=dict(zip(amplitudes, found.phases_rad, strict=False)),
+        residual=found.residual,
+        noise_sd=found.noise_sd,
+        status=found.status,
+    )
+
+
+def _shape_of_maps(known: Any, start: Any) -> tuple[int, ...]:
+    return np.broadcast_shapes(*(jnp.shape(leaf) for leaf in jax.tree.leaves((known, start))))
+
+
+def _check_image(
+    data: Array,
+    shape: tuple[int, ...],
+    noise_sd: Any,
+    rician: bool | None,
+    free: Sequence[str],
+    linear: Sequence[str],
+    prior: Mapping[str, Prior],
+) -> None:
+    problems = []
+    if not shape or 0 in shape:
+        expected = "a mask, or maps in known: an operator does not tell the voxels' shape"
+        problems.append(Problem("fit: voxels", f"shape {shape}", expected))
+    if noise_sd is not None and jnp.size(noise_sd) != 1:
+        problems.append(Problem("fit: noise_sd", f"shape {jnp.shape(noise_sd)}", "one number"))
+    if rician:
+        problems.append(Problem("fit: rician", "an operator or prior", "Gaussian noise"))
+    for name in prior:
+        if name not in free or name in linear:
+            expected = "fields that are free and not linear"
+            problems.append(Problem("fit: prior", repr(name), expected))
+    if prior and noise_sd is None:
+        expected = "noise_sd: against what the prior is weighed"
+        problems.append(Problem("fit: prior", "no noise_sd", expected))
+    if problems:
+        raise InputError(*problems)
+    if not bool(jnp.isfinite(data).all()):
+        raise InputError(Problem("fit: x", "NaN or infinite values", "finite numbers"))
+
+
+def _check_operator(operator: Callable, like: Any, data: Array) -> None:
+    found = jax.eval_shape(operator, like)
+    if found.shape != data.shape:
+        where = f"operator: signals {like.shape} become"
+        raise InputError(Problem(f"fit: {where}", f"{found.shape}", f"x's {data.shape}"))
+    if jnp.iscomplexobj(data) != jnp.issubdtype(found.dtype, jnp.complexfloating):
+        raise InputError(Problem("fit: x", f"{data.dtype}", f"the operator's {found.dtype}"))
+    cause = "magnitudes or a bias in it"
+    problem = Problem("fit: operator", "one not linear", "a linear function", cause)
+    try:
+        jax.linear_transpose(operator, like)(jnp.zeros(found.shape, found.dtype))
+    except (NotImplementedError, TypeError, AssertionError, ValueError) as error:
+        raise InputError(problem) from error
+    if bool(jnp.any(operator(jnp.zeros(like.shape, like.dtype)) != 0)):
+        raise InputError(problem)
 
 
 def _joined(theta: Any, x: Any) -> tuple[Model, Array]:

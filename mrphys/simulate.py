@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Complex, Float, PyTree
 
+from mrphys.devices import sharing
 from mrphys.errors import InputError, Problem
 from mrphys.sequence.base import Sequence
 from mrphys.tissue import PARTS, Tissue
@@ -244,8 +245,10 @@ def _accumulated(part: Callable, theta: PyTree, rows: PyTree, chunk: int | None)
 
 def _shares(count: int, chunk: int | None) -> int:
     """Devices to share voxels among."""
-    devices = jax.local_device_count()
-    return 1 if chunk is None or count < devices * LEAST else devices
+    if chunk is None or count < 2 * LEAST:
+        return 1
+    devices = sharing()
+    return devices if count >= devices * LEAST else 1
 
 
 def _count_and_size(rows: PyTree, chunk: int | None) -> tuple[int, int]:

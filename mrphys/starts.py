@@ -17,7 +17,8 @@ ENTRIES = {1: 64, 2: 24, 3: 10, 4: 6}
 def nearest_start(
     chunk: "Chunk", measured: tuple[Float[Array, "readouts voxels"], ...]
 ) -> list[Float[Array, " voxels"]]:
-    """For each voxel the entry whose signals, in the best combination, come closest.
+    """For each voxel the entry whose signals, in the best combination, come closest; of one
+    unknown, the place between entries.
 
         argmax over p of Σ_k (q_k(p) · x)²,   q_k the basis at p made orthonormal
 
@@ -52,8 +53,21 @@ def nearest_start(
         size = jnp.sum(basis[0] ** 2, axis=0)[:, None]
         score = 2 * (basis[0].T @ (x * chunk.unit[None])) - size
     nearest = jnp.argmax(score, axis=0)
-    u = jnp.asarray(np.log(shares / (1 - shares)), chunk.unit.dtype)
-    return [row[nearest] for row in u]
+    share = [jnp.asarray(row, chunk.unit.dtype)[nearest] for row in shares]
+    if len(share) == 1:
+        share = [share[0] + _beside(score, nearest) / entries]
+    return [jnp.log(s) - jnp.log1p(-s) for s in share]
+
+
+def _beside(score: Float[Array, "entries voxels"], at: Array) -> Float[Array, " voxels"]:
+    """Where between entries the parabola through the highest score and its neighbours' peaks."""
+    last = score.shape[0] - 1
+    lower, here, upper = (
+        jnp.take_along_axis(score, jnp.clip(at + i, 0, last)[None], axis=0)[0] for i in (-1, 0, 1)
+    )
+    bend = 2 * here - lower - upper
+    inner = (at > 0) & (at < last) & (bend > 0)
+    return jnp.where(inner, 0.5 * (upper - lower) / jnp.where(inner, bend, 1.0), 0.0)
 
 
 def _grid(unknowns: int) -> np.ndarray:

@@ -12,12 +12,14 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact, PyTree
+from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
 from mrphys.bounds import AT_BOUND, REACH, Bounds
 from mrphys.least_squares import (
+    Fitted,
     Symmetric,
     Vector,
+    in_parts,
     inverse_diagonal,
     levenberg_marquardt,
     solve,
@@ -138,6 +140,13 @@ class Chunk(eqx.Module):
     ask: Question = eqx.field(static=True)
     used: Float[Array, "readouts voxels"] | None = None
 
+    def some(self, which: Int[Array, " some"], measured: Rows) -> tuple["Chunk", Rows]:
+        """Some of the voxels, and of what was measured of them."""
+        known = jax.tree.map(lambda leaf: leaf[which], self.known)
+        used = None if self.used is None else self.used[:, which]
+        rows = tuple(part[:, which] for part in measured)
+        return Chunk(self.theta, known, self.unit[which], self.ask, used), rows
+
     def counted(self, rows: Rows) -> Rows:
         """0 for readouts that do not count."""
         return rows if self.used is None else tuple(self.used * part for part in rows)
@@ -195,9 +204,10 @@ class Chunk(eqx.Module):
         basis = self.basis(self.values([*v[:count]]))
         if not self.ask.amplitudes:
             return basis[0]
-        return combined(self._amplitudes([*v[count:]]), self.directions(basis))
+        return combined(self.amplitudes([*v[count:]]), self.directions(basis))
 
-    def _amplitudes(self, coordinates: Vector) -> Vector:
+    def amplitudes(self, coordinates: Vector) -> Vector:
+        """What multiplies the directions, of the coordinates of amplitudes."""
         if self.ask.data == "magnitude":
             return [jnp.exp(value) for value in coordinates]
         if self.ask.data == "real":
@@ -365,14 +375,22 @@ def _search(chunk: Chunk, measured: Rows, start: tuple[Array, ...] | None) -> tu
     if ask.rician:
         v = [*chunk.coordinates(u, _amplitudes_at(chunk, u, measured))]
         reach = [REACH] * len(u) + [WIDE] * (len(v) - len(u))
-        end = levenberg_marquardt(rician(chunk, measured), v, reach, ask.iterations)
-        return end.at, end.step
+
+        def by_rice(which: Array, start: Vector, iterations: Array) -> Fitted:
+            some, data = chunk.some(which, measured)
+            return levenberg_marquardt(rician(some, data), start, reach, iterations)
+
+        return in_parts(by_rice, v, ask.iterations, measured[0].shape[0])
     step = jnp.zeros_like(chunk.unit)[None]
     if u:
         reach = [REACH] * len(u)
-        evaluate = projected(chunk, measured)
-        end = levenberg_marquardt(evaluate, u, reach, ask.iterations, chunk.spare)
-        u, step = [*end.at], end.step
+
+        def by_squares(which: Array, start: Vector, iterations: Array) -> Fitted:
+            some, data = chunk.some(which, measured)
+            return levenberg_marquardt(projected(some, data), start, reach, iterations, some.spare)
+
+        at, step = in_parts(by_squares, u, ask.iterations, measured[0].shape[0])
+        u = [*at]
     return chunk.coordinates(u, _amplitudes_at(chunk, u, measured)), step
 
 
@@ -392,17 +410,21 @@ def _block_solve(linear: Callable[[Array], Array], right: Array) -> Array:
 
 def _linearised(found: _Optimum) -> tuple[Rows, list[Rows]]:
     """What is expected at the optimum, and its derivative in each coordinate."""
-    v = found.v
-    unit = jnp.eye(v.shape[0], dtype=v.dtype)[:, :, None]
-    directions = jnp.broadcast_to(unit, (*unit.shape[:2], v.shape[1]))
-
-    def along(direction: Array) -> tuple[Rows, Rows]:
-        return jax.jvp(found.chunk.expected, (v,), (direction,))
-
-    expected, stacked = jax.lax.optimization_barrier(
-        jax.vmap(along, out_axes=(None, 0))(directions)
-    )
-    return expected, [tuple(part[i] for part in stacked) for i in range(v.shape[0])]
+    chunk, count = found.chunk, len(found.chunk.ask.unknowns)
+    parts, slopes = chunk.slopes([*found.v[:count]])
+    if not chunk.ask.amplitudes:
+        return parts[0], [slope[0] for slope in slopes]
+    amplitudes = chunk.amplitudes([*found.v[count:]])
+    moves = [combined(amplitudes, slope) for slope in slopes]
+    expected = combined(amplitudes, parts)
+    if chunk.ask.data == "real":
+        return expected, moves + parts
+    if chunk.ask.data == "magnitude":
+        return expected, [*moves, expected]
+    for k in range(0, len(parts), 2):
+        re, im = combined(amplitudes[k : k + 2], parts[k : k + 2])
+        moves += [(re, im), (-im, re)]
+    return expected, moves
 
 
 def _residual(found: _Optimum, expected: Rows, noise_known: bool) -> Array:

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from mrphys.errors import InputError, Problem
-from mrphys.mapping import MASKED, Estimate, fit
+from mrphys.mapping import AT_BOUNDARY, MASKED, Estimate, fit
 from mrphys.perfusion.conversion import AMPLITUDES, RATES, exponentials
 from mrphys.perfusion.propagation import Asked, Known, Optimum, described
 from mrphys.perfusion.series import DynamicSeries
@@ -22,7 +22,8 @@ from mrphys.perfusion.tracer_kinetics import Kinetics
 from mrphys.simulate import over_voxels
 
 SLOWEST, FASTEST = 0.01, 5.0
-"""Rates searched: from 1 % washed out over the series to five times as fast as images come."""
+"""Rates searched: from 1 % washed out over the series to five times as fast as images come, and on
+to whole decades, so that series of many kinds are fitted by one compiled program."""
 PHYSICAL = {
     "ktrans_per_s": (1e-7, 1.0),
     "ps_per_s": (1e-7, 1.0),
@@ -34,6 +35,8 @@ PHYSICAL = {
 DELAY_STEP_S, DELAYS = 2.0, 24
 """Between delays from which a search begins, and how many at most."""
 CHUNK = 1024
+ITERATIONS = 200
+"""Two exponentials of nearly one rate are told apart slowly."""
 
 
 def fit_kinetics(
@@ -105,7 +108,7 @@ def fit_kinetics(
     known = model(**dict.fromkeys(limits, 1.0))
     inside = fit(
         theta, data, tuple(limits), noise_sd, known=known, linear=(), bounds=limits,
-        mask=outside, start=start, chunk=chunk,
+        mask=outside, start=start, chunk=chunk, iterations=ITERATIONS,
     )  # fmt: skip
     bounded = _compartments(
         ask, tuple(limits), theta, _Found(inside, inside.residual, inside.noise_sd, None), errors
@@ -142,6 +145,7 @@ def _at_once(
         "linear": amplitudes,
         "bounds": {name: (slowest, fastest) for name in rates},
         "chunk": ask.chunk,
+        "iterations": ITERATIONS,
         "mask": usable,
     }
     images, names, noise = data.shape[-1], amplitudes + rates, ask.noise_sd
@@ -154,7 +158,7 @@ def _at_once(
         return _Found(found, found.residual, found.noise_sd, None)
     inside, left = small.project(data)
     count = inside.shape[-1]
-    noise = jnp.sqrt(left / (images - count)) if noise is None else noise
+    noise = jnp.sqrt(left / (images - count)) if noise is None else jnp.asarray(noise, data.dtype)
     smallest = float(jnp.finfo(jnp.float32).tiny)
     noise = jnp.where(usable, jnp.maximum(noise, smallest), 1.0)
     found = fit(small, inside, names, noise, **wanted)
@@ -190,7 +194,7 @@ def _at_delays(ask: _Question, theta: DynamicSeries, data: Array, usable: Array)
         theta, data, AMPLITUDES[model] + RATES[model] + ("delay_s",), ask.noise_sd,
         known=exponentials(model, 1.0, 0.0), linear=AMPLITUDES[model],
         bounds={name: (slowest, fastest) for name in RATES[model]} | {"delay_s": (low, high)},
-        mask=usable, start=start, chunk=ask.chunk,
+        mask=usable, start=start, chunk=ask.chunk, iterations=ITERATIONS,
     )  # fmt: skip
     return _Found(found, found.residual, found.noise_sd, None)
 
@@ -221,11 +225,13 @@ def _compartments(
         gain, shift = (part.reshape(-1, part.shape[-1]) for part in (errors.gain, errors.shift))
         share = errors.share
     searched = [name for name in names if name not in AMPLITUDES[ask.model]]
+    own = isinstance(estimate.value, ask.model) & (estimate.status == AT_BOUNDARY)
+    lost = {name: ~jnp.isfinite(getattr(estimate.sd, name)) & ~own for name in searched}
     given = Optimum(
         jax.tree.map(rows, estimate.value),
         rows(noise_sd),
         rows(estimate.status),
-        {name: rows(~jnp.isfinite(getattr(estimate.sd, name))) for name in searched},
+        {name: rows(part) for name, part in lost.items()},
         modes,
         gain,
         shift,
@@ -263,7 +269,8 @@ def _rates(theta: DynamicSeries) -> tuple[float, float]:
         found, cause = "times being traced", "a series made inside jit or grad"
         raise InputError(Problem("fit_kinetics: theta", found, "times as numbers", cause))
     times = np.asarray(theta.times_s, float)
-    return float(SLOWEST / (times[-1] - times[0])), float(FASTEST / np.median(np.diff(times)))
+    slowest, fastest = SLOWEST / (times[-1] - times[0]), FASTEST / np.median(np.diff(times))
+    return 10.0 ** np.floor(np.log10(slowest)), 10.0 ** np.ceil(np.log10(fastest))
 
 
 def _usable(theta: DynamicSeries, data: Array, model: Any, mask: Any) -> Array:
@@ -281,7 +288,7 @@ def _usable(theta: DynamicSeries, data: Array, model: Any, mask: Any) -> Array:
             Problem(f"{where}: mask", f"shape {mask.shape}", expected, "another image")
         )
     usable, *told = _summary(data, None if mask is None else jnp.asarray(mask))
-    if not isinstance(usable, Tracer):
+    if not any(isinstance(value, Tracer) for value in (usable, *told)):
         _check_concentrations(where, theta, *map(float, told))
     return usable
 

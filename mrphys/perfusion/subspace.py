@@ -29,8 +29,8 @@ class Subspace(eqx.Module):
     plasma: Float[Array, " numbers"]
     kept: Float[Array, " numbers"]
     table: Float[Array, "nodes two_numbers"]
-    low: float = eqx.field(static=True)
-    spacing: float = eqx.field(static=True)
+    low: Float[Array, ""]
+    spacing: Float[Array, ""]
 
     @property
     def averages(self) -> Float[Array, " numbers"]:
@@ -90,7 +90,8 @@ def subspace(
     count = numbers or 8 * -(-int(np.sum(sizes > DROPPED[dtype.name] * sizes[0])) // 8)
     basis = jnp.asarray(directions[:count].T, dtype)
     table = jnp.concatenate([curves @ basis, spacing * (slopes @ basis)], axis=1)
-    return Subspace(basis, (plasma @ basis)[0], (kept @ basis)[0], table, float(log_k[0]), spacing)
+    place = (jnp.asarray(log_k[0], dtype), jnp.asarray(spacing, dtype))
+    return Subspace(basis, (plasma @ basis)[0], (kept @ basis)[0], table, *place)
 
 
 @eqx.filter_jit

@@ -20,7 +20,6 @@ from tests.laws import check_gradient
 TIMES = np.arange(0.0, 150.0, 1.0)
 BOLUS = np.asarray(np.exp(-0.5 * ((TIMES - 25) / 2) ** 2) * 6)
 SERIES = dynamic_series(TIMES, arterial_input(TIMES, BOLUS, 0.0))
-METHODS = ("osvd", "csvd", "tikhonov")
 FLOW, VOLUME = jnp.array([0.002, 0.004, 0.006]), 0.04
 
 
@@ -81,12 +80,12 @@ def test_leakage_is_taken_away(rtol):
 
 def test_gradients():
     def f(p):
-        found = [vascular_maps(TIMES, p["c"], p["c_a"], method) for method in METHODS]
+        maps = vascular_maps(TIMES, p["c"], p["c_a"], "tikhonov")
         left = leakage_corrected(TIMES, p["c"], p["c_a"])
-        return [(maps.cbv, maps.cbf_per_s) for maps in found], left.corrected[:, -1]
+        return maps.cbv, maps.cbf_per_s, left.corrected[:, -1]
 
     p = {"c": curves()[:2], "c_a": jnp.asarray(BOLUS)}
-    check_gradient(f, p, scale=1e-3, rtol=1e-5, atol=1e-6, directions=3)
+    check_gradient(f, p, scale=1e-3, rtol=1e-5, atol=1e-6, directions=2)
 
 
 BAD = {

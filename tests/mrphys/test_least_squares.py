@@ -1,9 +1,17 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mrphys.bounds import AT_BOUND, Bounds
-from mrphys.least_squares import inverse_diagonal, levenberg_marquardt, solve
+from mrphys.least_squares import (
+    FIRST,
+    NUMBERS,
+    in_parts,
+    inverse_diagonal,
+    levenberg_marquardt,
+    solve,
+)
 
 
 def lower(matrices):
@@ -37,6 +45,27 @@ def test_every_voxel_comes_down_rosenbrocks_valley():
     start = [jnp.full(7, -1.2), jnp.ones(7)]
     found = levenberg_marquardt(evaluate, start, [9.0, 9.0], 200)
     np.testing.assert_allclose(found.at, jnp.stack([a, a**2]), rtol=1e-7)
+
+
+def test_the_few_that_take_long_are_searched_together():
+    """r = x² + b from far away: where b is 0, steps only halve x."""
+    b = jnp.where(jnp.arange(601) % 50 == 7, 0.0, -1.0)
+    tried = []
+
+    def search(which, start, iterations):
+        def evaluate(u):
+            (x,) = u
+            r = x**2 + b[which]
+            return r**2 / 2, [-2 * x * r], [[4 * x**2]]
+
+        jax.debug.callback(lambda n: tried.append(int(n)), iterations)
+        return levenberg_marquardt(evaluate, start, [9.0], iterations)
+
+    at, step = in_parts(search, [jnp.full(601, 1.5)], 60, NUMBERS)
+    np.testing.assert_allclose(at[0], jnp.where(b == 0, 0.0, 1.0), atol=1e-4)
+    np.testing.assert_allclose(step, 0.0, atol=1e-4)
+    jax.effects_barrier()
+    assert tried == [FIRST] * 3 + [60]
 
 
 @pytest.mark.parametrize("bounds", [Bounds(0.01, 20.0), Bounds(-3.0, 2.0)])

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import curve_fit
 
 import mrphys as mr
 from mrphys import InputError, mapping, perfusion
@@ -26,7 +27,8 @@ from tests.laws import check_gradient
 TIMES = np.arange(0.0, 300.0, 2.0)
 ARTERY = perfusion.arterial_input(TIMES, perfusion.parker_2006(TIMES, 30.0))
 SERIES = dynamic_series(TIMES, ARTERY)
-VOXELS = 4000
+VOXELS = 1000
+"""Of nearly all tests: one program fits them."""
 
 
 def tissues(voxels=VOXELS, seed=0):
@@ -60,7 +62,8 @@ def pull(est, q, name):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("model", ["extended tofts", "exchange",
+@pytest.mark.parametrize("model", ["extended tofts",
+                                   pytest.param("exchange", marks=pytest.mark.long),
                                    pytest.param("uptake", marks=pytest.mark.long),
                                    pytest.param("tofts", marks=pytest.mark.long),
                                    pytest.param("patlak", marks=pytest.mark.long)])  # fmt: skip
@@ -73,7 +76,7 @@ def test_standard_deviations_are_calibrated_and_values_unbiased(model):
             continue
         score, excluded, bias = pull(est, q, name)
         assert excluded < 0.01
-        assert abs(score.std() - 1) < 0.05 and abs(score.mean()) < 0.1
+        assert abs(score.std() - 1) < 0.07 and abs(score.mean()) < 4 / VOXELS**0.5
         assert abs(bias) < 0.01
     np.testing.assert_allclose(jnp.sqrt(jnp.mean(est.residual**2)), sd, rtol=0.01)
 
@@ -83,74 +86,119 @@ def test_nothing_is_lost_in_the_subspace():
     small = subspace(SERIES, slow, fast)
     k = jnp.geomspace(slow * 1.001, fast * 0.999, 97)
     rows = Exponentials(plasma=0.05 * k, inflow_per_s=k, rate_per_s=k)
-    expected = SERIES.signals(rows)
-    np.testing.assert_allclose(small.signals(rows) @ small.basis.T, expected,
+    expected = concentration(SERIES, rows)
+    found = eqx.filter_jit(small.signals)(rows)
+    np.testing.assert_allclose(found @ small.basis.T, expected,
                                rtol=1e-5, atol=1e-7 * float(expected.max()))  # fmt: skip
     np.testing.assert_allclose(small.basis.T @ small.basis, jnp.eye(small.plasma.size), atol=1e-10)
 
 
-def test_few_images_are_fitted_as_they_are():
-    q = ExtendedTofts(jnp.array([0.001, 0.004]), 0.2, 0.05)
-    series = dynamic_series(np.r_[0:40:10, 40:80:4, 80:280:20].astype(float), ARTERY)
-    est = fit_kinetics(series, concentration(series, q), ExtendedTofts, 0.01)
-    np.testing.assert_allclose(est.value.ktrans_per_s, q.ktrans_per_s, rtol=1e-5)
-    np.testing.assert_allclose(est.value.ve, 0.2, rtol=1e-5)
-    np.testing.assert_allclose(est.value.vp, 0.05, rtol=1e-5)
-    assert (est.status == mapping.CONVERGED).all()
+@eqx.filter_jit
+def curve(c_a, ktrans, ve, vp):
+    series = eqx.tree_at(lambda s: s.arterial.plasma_mmol_per_l, SERIES, c_a)
+    return series.signals(ExtendedTofts(ktrans, ve, vp))[0]
 
 
-def test_it_is_the_optimum_that_a_search_of_the_compartments_finds():
+def searched(c_a, x, sd):
+    """By SciPy: values, and the standard deviations that their curvature gives."""
+    f = lambda t, *p: np.asarray(curve(c_a, *map(jnp.asarray, p)))  # noqa: E731
+    start, low, high = [0.002, 0.2, 0.04], [1e-6, 0.01, -0.2], [0.1, 2.0, 0.5]
+    sigma = np.full(TIMES.size, sd)
+    best, covariance = curve_fit(f, TIMES, x, start, sigma, absolute_sigma=True,
+                                 bounds=(low, high), x_scale=start, xtol=1e-10)  # fmt: skip
+    return best, np.sqrt(np.diag(covariance))
+
+
+def test_it_is_the_optimum_that_another_search_finds():
     """Other coordinates, no projection, no amplitudes: one optimum, and one set of sds."""
-    x, sd = noisy(jax.tree.map(lambda leaf: leaf[:20], tissues()["extended tofts"]))
+    x, sd = noisy(tissues()["extended tofts"])
     ours = fit_kinetics(SERIES, x, ExtendedTofts, sd)
-    names = ("ktrans_per_s", "ve", "vp")
-    bounds = {"ktrans_per_s": (1e-5, 0.02), "ve": (0.01, 1.0), "vp": (1e-4, 0.3)}
-    known = ExtendedTofts(0.001, 0.2, 0.05)
-    other = mapping.fit(SERIES, x, names, sd, known=known, linear=(), bounds=bounds)
-    for name in names:
-        for part in ("value", "sd"):
-            left, right = (getattr(getattr(est, part), name) for est in (ours, other))
-            np.testing.assert_allclose(left, right, rtol=2e-4)
+    for voxel in range(4):
+        value, spread = searched(ARTERY.plasma_mmol_per_l, np.asarray(x[voxel]), sd)
+        for part, expected in ((ours.value, value), (ours.sd, spread)):
+            found = [part.ktrans_per_s[voxel], part.ve[voxel], part.vp[voxel]]
+            np.testing.assert_allclose(found, expected, rtol=2e-4)
 
 
+def test_bounds_hold_the_voxels_that_leave_them_and_no_others():
+    x, sd = noisy(tissues()["extended tofts"])
+    free = fit_kinetics(SERIES, x, ExtendedTofts, sd)
+    est = fit_kinetics(SERIES, x, ExtendedTofts, sd, bounds={"ve": (0.01, 0.3), "vp": (0.0, 1.0)})
+    ve = np.asarray(est.value.ve)
+    left = np.asarray(free.value.ve) > 0.3
+    assert 0.2 < left.mean() < 0.5 and (ve <= 0.3).all() and (est.value.vp >= 0).all()
+    np.testing.assert_allclose(ve[left], 0.3, rtol=2e-3)
+    assert (est.status[np.asarray(free.value.ve) > 0.31] == mapping.AT_BOUNDARY).all()
+    inside = ~left & (np.asarray(free.value.vp) >= 0)
+    np.testing.assert_array_equal(ve[inside], free.value.ve[inside])
+    assert (est.residual[left] >= free.residual[left] * (1 - 1e-9)).all()
+
+
+@pytest.mark.long
 def test_delays_are_found():
-    rng = np.random.default_rng(0)
-    late = rng.uniform(-4, 9, 400)
-    q = ExtendedTofts(0.003, 0.2, jnp.full(400, 0.06), delay_s=late)
+    late = np.random.default_rng(0).uniform(-4, 9, VOXELS)
+    q = ExtendedTofts(0.003, 0.2, jnp.full(VOXELS, 0.06), delay_s=late)
     x, sd = noisy(q, snr=60.0)
     est = fit_kinetics(SERIES, x, ExtendedTofts, sd, delay_s=(-6.0, 12.0))
     for name in ("delay_s", "ktrans_per_s"):
         score, excluded, _ = pull(est, q, name)
-        assert excluded < 0.02 and abs(score.std() - 1) < 0.12 and np.abs(score).max() < 5
+        assert excluded < 0.02 and abs(score.std() - 1) < 0.08 and np.abs(score).max() < 5
 
 
-def test_derivatives_are_those_of_the_optimum():
+def few_images():
     times = np.arange(0.0, 200.0, 10.0)
-    c_a = perfusion.parker_2006(times, 20.0)
-    series = dynamic_series(times, perfusion.ArterialInput(times, c_a))
-    x = concentration(series, ExtendedTofts(0.003, 0.2, 0.05))[None]
+    series = dynamic_series(times, perfusion.arterial_input(times, perfusion.parker_2006(times)))
+    return series, concentration(series, Tofts(0.003, jnp.array([0.2])))
+
+
+def fitted(model, x, c_a, series):
+    moved = eqx.tree_at(lambda s: s.arterial.plasma_mmol_per_l, series, c_a)
+    est = fit_kinetics(moved, x, model, 0.01)
+    return [value for value in vars(est.value).values() if value is not None]
+
+
+@pytest.mark.long
+def test_derivatives_are_those_of_the_optimum():
+    """Of data without noise: dq = (JᵀJ)⁻¹ Jᵀ (dx - ∂x/∂c_a dc_a), q the truth."""
+    series, x = few_images()
+    c_a = series.arterial.plasma_mmol_per_l
+    q, pull_back = jax.vjp(lambda *p: jnp.concatenate(fitted(Tofts, *p, series)), x, c_a)
+    np.testing.assert_allclose(q, [0.003, 0.2], rtol=1e-8)
+
+    @jax.jit
+    def signal(q, c_a):
+        moved = eqx.tree_at(lambda s: s.arterial.plasma_mmol_per_l, series, c_a)
+        return moved.signals(Tofts(*q))[0]
+
+    slopes, by_input = jax.jit(jax.jacfwd(signal, (0, 1)))(q, c_a)
+    expected = np.linalg.pinv(slopes)
+    for i, row in enumerate(np.eye(2)):
+        by_x, by_c = pull_back(jnp.asarray(row))
+        size = np.abs(expected[i]).max()
+        np.testing.assert_allclose(by_x[0], expected[i], atol=1e-6 * size)
+        np.testing.assert_allclose(by_c, -expected[i] @ by_input, atol=1e-6 * size)
+
+
+@pytest.mark.parametrize("model", [Patlak, pytest.param(ExtendedTofts, marks=pytest.mark.long)])
+def test_gradients(model):
+    series, x = few_images()
     x = x + 0.01 * jax.random.normal(jax.random.key(0), x.shape)
-
-    def f(p):
-        moved = eqx.tree_at(lambda s: s.arterial.plasma_mmol_per_l, series, p["c_a"])
-        est = fit_kinetics(moved, p["x"], ExtendedTofts, 0.01)
-        return est.value.ktrans_per_s, est.value.ve, est.value.vp
-
-    p = {"x": x, "c_a": c_a}
-    scale = {"x": jnp.full(x.shape, 0.01), "c_a": jnp.full(c_a.shape, 0.02)}
-    check_gradient(f, p, scale=scale, rtol=1e-5, atol=1e-6, directions=4)
+    p = {"x": x, "c_a": series.arterial.plasma_mmol_per_l}
+    scale = {"x": jnp.full(x.shape, 0.01), "c_a": jnp.full(p["c_a"].shape, 0.02)}
+    check_gradient(lambda p: fitted(model, p["x"], p["c_a"], series), p, scale=scale,
+                   rtol=1e-5, atol=1e-6, directions=4)  # fmt: skip
 
 
 def test_uncertain_t1_and_b1_are_carried_from_their_scans():
     """Signals with noise, a map of B1 with noise: the errors that come about are those foretold."""
-    voxels, flip_rad, tr_s, b1_sd = 500, 0.26, 0.005, 0.03
+    flip_rad, tr_s, b1_sd = 0.26, 0.005, 0.03
     keys = jax.random.split(jax.random.key(0), 3)
     vfa = mr.sequence.spoiled_gradient_echo(np.deg2rad([3.0, 6.0, 15.0]), te_s=0.0, tr_s=tr_s)
-    b1 = jnp.linspace(0.8, 1.1, voxels)
+    b1 = jnp.linspace(0.8, 1.1, VOXELS)
     truth = mr.Tissue(t1_s=1.2, t2_s=0.1, m0=1000.0, b1=b1)
     flips = jnp.abs(mr.simulate(vfa, truth))
     flips = flips + 0.3 * jax.random.normal(keys[0], flips.shape)
-    q = ExtendedTofts(jnp.full(voxels, 0.003), 0.2, 0.05)
+    q = ExtendedTofts(jnp.full(VOXELS, 0.003), 0.2, 0.05)
     echo = SpoiledEcho(flip_rad * b1, tr_s, 1.2, 4.5)
     s = perfusion.signal_of_concentration(echo, concentration(SERIES, q), 30.0)
     s = s + 0.5 * jax.random.normal(keys[1], s.shape)
@@ -166,32 +214,27 @@ def test_uncertain_t1_and_b1_are_carried_from_their_scans():
 
 
 def test_an_uncertain_input_is_carried_into_the_parameters():
-    q = ExtendedTofts(jnp.array([0.003]), 0.2, 0.05)
-    x = concentration(SERIES, q)
-    tiny, noise = 1e-4, 0.1
-    est = fit_kinetics(SERIES, x, ExtendedTofts, tiny, arterial_sd=noise)
-    rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(100):
-        c_a = ARTERY.plasma_mmol_per_l + noise * rng.standard_normal(TIMES.size)
-        series = dynamic_series(TIMES, perfusion.ArterialInput(TIMES, c_a))
-        value = fit_kinetics(series, x, ExtendedTofts, tiny).value
-        drawn.append([float(value.ktrans_per_s[0]), float(value.ve[0]), float(value.vp[0])])
-    expected = np.array([est.sd.ktrans_per_s[0], est.sd.ve[0], est.sd.vp[0]])
+    """Of noise in each of its samples, and of a factor common to all: beside searches by SciPy."""
+    truth = ExtendedTofts(jnp.full(VOXELS, 0.003), 0.2, 0.05)
+    x, c_a = concentration(SERIES, truth), np.asarray(ARTERY.plasma_mmol_per_l)
+    est = fit_kinetics(SERIES, x, ExtendedTofts, 1e-4, arterial_sd=0.1, arterial_scale_sd=0.05)
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(150):
+        moved = c_a * (1 + 0.05 * rng.standard_normal()) + 0.1 * rng.standard_normal(c_a.size)
+        drawn.append(searched(jnp.asarray(moved), np.asarray(x[0]), 1e-4)[0])
+    expected = [est.sd.ktrans_per_s[0], est.sd.ve[0], est.sd.vp[0]]
     np.testing.assert_allclose(np.std(drawn, axis=0), expected, rtol=0.2)
-    scaled = fit_kinetics(SERIES, x, ExtendedTofts, tiny, arterial_scale_sd=0.1)
-    np.testing.assert_allclose(scaled.sd.ktrans_per_s, 0.1 * 0.003, rtol=1e-3)
-    np.testing.assert_allclose(scaled.sd.vp, 0.1 * 0.05, rtol=1e-2)
 
 
 def test_what_cannot_be_told_says_so():
-    q = ExtendedTofts(jnp.array([0.002, 0.0]), 0.2, jnp.array([0.05, 0.0]))
+    q = ExtendedTofts(jnp.full(VOXELS, 0.002).at[1].set(0.0), 0.2, jnp.full(VOXELS, 0.05))
     x, _ = noisy(q)
-    x = jnp.concatenate([x, jnp.full((1, TIMES.size), jnp.nan), jnp.zeros((1, TIMES.size))])
+    x = x.at[2].set(0.0).at[1].add(-0.05 * ARTERY.plasma_mmol_per_l)
+    x = jnp.concatenate([x, jnp.full_like(x[:1], jnp.nan)])
     est = fit_kinetics(SERIES, x, ExtendedTofts)
     assert est.status[0] == mapping.CONVERGED and est.status[1] != mapping.CONVERGED
-    assert est.status[2] == mapping.MASKED and est.status[3] == mapping.FAILED
-    assert np.isinf(est.sd.ve[1:]).all() and np.isfinite(est.value.ve).all()
+    assert est.status[-1] == mapping.MASKED and est.status[2] == mapping.FAILED
+    assert np.isinf(est.sd.ve[jnp.array([1, 2, -1])]).all() and np.isfinite(est.value.ve).all()
 
 
 def bad(change):

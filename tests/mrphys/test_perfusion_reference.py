@@ -2,6 +2,7 @@
 
 import csv
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ KINETICS = {"ktrans_per_s": (0.005, 0.1, PER_MIN), "ps_per_s": (0.005, 0.1, PER_
             "fp_per_s": (5.0, 0.1, ML_PER_100ML_PER_MIN), "ve": (0.05, 0.0, 1.0),
             "vp": (0.025, 0.0, 1.0), "delay_s": (0.2, 0.0, 1.0)}  # fmt: skip
 """Absolute and relative tolerance, and the unit of the file."""
+VOXELS = 1000
+"""As in other tests of fits: one program serves them."""
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +56,16 @@ def curves(rows, input_name):
     return dynamic_series(rows[0]["t"], artery), c
 
 
-def assert_within(est, rows, columns):
+def assert_within(est, rows, columns, sds=0.0):
+    """OSIPI's tolerances, and so many standard deviations."""
     assert (est.status == mr.mapping.CONVERGED).all()
     for name, column in columns.items():
         absolute, relative, unit = KINETICS[name]
         expected = np.array([row[column] for row in rows])
         found = np.asarray(getattr(est.value, name)) / unit
-        np.testing.assert_allclose(found, expected, rtol=relative, atol=absolute, err_msg=name)
+        noise = sds * np.asarray(getattr(est.sd, name)) / unit
+        allowed = absolute + relative * expected + noise
+        np.testing.assert_array_less(np.abs(found - expected), allowed, err_msg=name)
 
 
 def test_two_compartment_exchange(read):
@@ -82,17 +88,24 @@ def test_extended_tofts(read):
         some = rows[first : first + 3]
         assert all((row["ca"] == some[0]["ca"]).all() for row in some)
         series, c = curves(some, "ca")
-        assert_within(fit_kinetics(series, c, ExtendedTofts), some, columns)
+        est = fit_kinetics(series, np.resize(c, (VOXELS, c.shape[-1])), ExtendedTofts)
+        assert_within(jax.tree.map(lambda leaf: leaf[:3], est), some, columns)
 
 
-def test_delays_of_five_seconds_are_found(read):
-    rows = read("dce_DRO_data_extended_tofts.csv")[:3]
-    series, c = curves(rows, "ca")
-    late = np.pad(c, ((0, 0), (5, 0)))[:, :-5]
-    est = fit_kinetics(series, late, ExtendedTofts, delay_s=(-10.0, 10.0))
-    moved = [row | {"arterialdelay": 5.0} for row in rows]
-    columns = {"ktrans_per_s": "Ktrans", "ve": "ve", "vp": "vp", "delay_s": "arterialdelay"}
-    assert_within(est, moved, columns)
+@pytest.mark.long
+@pytest.mark.parametrize("name, model, columns", [
+    ("2cxm_sd_0.001_delay_0.csv", TwoCompartmentExchange,
+     {"fp_per_s": "fp", "ps_per_s": "ps", "ve": "ve", "vp": "vp"}),
+    ("patlak_sd_0.02_delay_0.csv", Patlak, {"ps_per_s": "ps", "vp": "vp"}),
+])  # fmt: skip
+def test_delays_of_five_seconds_are_found(read, name, model, columns):
+    rows = read(name)
+    series, c = curves(rows, "cp_aif")
+    images = round(5 / float(series.times_s[1] - series.times_s[0]))
+    late = np.concatenate([c[:, :images], c[:, :-images]], axis=1)
+    est = fit_kinetics(series, late, model, delay_s=(-10.0, 10.0))
+    moved = [row | {"delay": 5.0} for row in rows]
+    assert_within(est, moved, columns | {"delay_s": "delay"}, sds=1.0)
 
 
 @pytest.mark.parametrize("name, f", [("ParkerAIF_ref.csv", perfusion.parker_2006),
@@ -111,7 +124,10 @@ def test_concentrations_of_signals(read):
         np.testing.assert_allclose(found, row["conc"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name, per_s", [("t1_brain_data.csv", 1.0), ("t1_quiba_data.csv", 1e3)])
+T1 = [("t1_brain_data.csv", 1.0), pytest.param("t1_quiba_data.csv", 1e3, marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("name, per_s", T1)
 def test_t1_by_variable_flip_angles(read, name, per_s):
     rows = read(name)
     flips, signals = np.deg2rad(rows[0]["FA"]), np.stack([row["s"] for row in rows])
