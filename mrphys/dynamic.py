@@ -312,8 +312,8 @@ def _shown(
     noise_sd: Float[Array, "voxels"],
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """What curves show without a model. The sds of area and peak are those of noise and T1 to first
-    order; that of the time to peak is over the images which noise may have kept from being it, and
-    between images."""
+    order; that of the time to peak, up to twice its error, is over the images which noise may have
+    kept from being it, and between images."""
 
     def seen(x: Array, t1: Array) -> tuple[Array, Array]:
         moved = eqx.tree_at(lambda q: q.t1_s, before, t1)
