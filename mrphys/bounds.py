@@ -19,7 +19,7 @@ class Bounds(NamedTuple):
 
     or of the logarithms, where both are positive and a decade or more apart (`logarithmic`).
 
-    >>> float(Bounds(0.01, 1.0).value(jnp.zeros(())).round(6))
+    >>> round(float(Bounds(0.01, 1.0).value(jnp.zeros(()))), 6)
     0.1
     """
 

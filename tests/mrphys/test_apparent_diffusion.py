@@ -126,6 +126,7 @@ def test_derivatives_are_those_of_the_solution():
     check_gradient(f, p, rtol=1e-7, atol=1e-8, directions=8)
 
 
+@pytest.mark.long
 def test_second_derivatives_are_right():
     _, y, noise_sd = measured(10, voxels=2, seed=4)
 

@@ -98,7 +98,7 @@ def some_train(seed: int, shifts, repetitions=(3, 6, 4)):
     )
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "pools",
     [
@@ -164,6 +164,7 @@ def test_crushers_on_other_axes_leave_no_stimulated_echo():
     assert abs(float(along_one[1]) - perfect[1]) > 0.1
 
 
+@pytest.mark.long
 def test_independent_pools_add():
     still = replace(FAT, exchange_rate_hz=jnp.zeros(()))
     q = voxel(pools=(still,))
@@ -206,6 +207,7 @@ def test_semisolid_saturates_a_spoiled_steady_state():
     np.testing.assert_allclose(theta.signal(q)[0], expected, rtol=1e-9)
 
 
+@pytest.mark.long
 def test_prepared_by_an_off_resonance_pulse():
     """The steady state of the two longitudinal pools after the pulse's exponential, composed here
     from that of the whole matrix; far from water only the excitation saturates."""

@@ -97,7 +97,10 @@ def test_a_z_spectrum_dips_at_the_pools_shift():
     np.testing.assert_allclose(bare, bare[::-1], atol=1e-9)
 
 
-@pytest.mark.parametrize("lineshape", ["gaussian", "lorentzian", "super_lorentzian"])
+@pytest.mark.parametrize(
+    "lineshape",
+    ["gaussian", "lorentzian", pytest.param("super_lorentzian", marks=pytest.mark.long)],
+)
 def test_lineshapes_are_even_and_of_one_area(lineshape):
     solid = SemiSolid(fraction=0.1, exchange_rate_hz=20.0, lineshape=lineshape)
     offsets = np.linspace(-2e6, 2e6, 400001)

@@ -127,6 +127,7 @@ def test_undersampled_data_of_coils_are_unmixed(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["quadratic", "total variation"])
+@pytest.mark.long
 def test_neighbours_alike_are_less_uncertain(kind):
     q, x = phantom()
     y = x + 2 * noise(x.shape, 2)
@@ -154,6 +155,7 @@ def test_neighbours_alike_are_less_uncertain(kind):
     assert error(est.value) < 0.9 * error(alone.value)
 
 
+@pytest.mark.long
 def test_what_is_masked_has_no_signal_and_is_no_neighbour():
     _, x = phantom()
     mask = np.ones(SHAPE, bool)

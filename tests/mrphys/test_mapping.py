@@ -76,8 +76,21 @@ MODELS = {
 }  # fmt: skip
 
 
+def also(*names):
+    return [pytest.param(name, marks=pytest.mark.long) for name in names]
+
+
 @pytest.mark.core
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [
+        "t2",
+        "inversion recovery",
+        "variable flip angle",
+        "t2*",
+        *also("saturation recovery", "look-locker", "adc"),
+    ],
+)
 def test_standard_deviations_are_calibrated(model):
     theta, name, fields, magnitudes = MODELS[model]
     q = tissue(**fields)
@@ -129,7 +142,9 @@ def test_it_is_the_optimum_that_scipy_finds_and_the_bound_that_cramer_rao_says()
     np.testing.assert_allclose(est.sd.m0, bound["m0"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["complex", "rician", "gaussian magnitude", "noise unknown"])
+@pytest.mark.parametrize(
+    "kind", [*("complex", "rician"), *also("gaussian magnitude", "noise unknown")]
+)
 def test_derivatives_are_those_of_the_optimum(kind):
     theta = mr.sequence.look_locker(0.2, 0.3, 8)
 
@@ -289,7 +304,7 @@ def test_bad_input_is_refused(call, says):
         fit(**call)
 
 
-@pytest.mark.parametrize("kind", ["complex", "magnitude"])
+@pytest.mark.parametrize("kind", ["complex", *also("magnitude")])
 def test_readouts_that_do_not_count_are_as_good_as_none(kind):
     q = tissue(40)
     y = noisy(ECHOES, q, 0.02)

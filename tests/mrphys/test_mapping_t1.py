@@ -106,6 +106,7 @@ def test_molli_is_fitted_where_the_look_locker_correction_is_biased():
     assert np.median(usual / q.t1_s - 1) < -0.01
 
 
+@pytest.mark.long
 def test_the_polarity_of_magnitudes_is_found_even_at_the_null():
     ti = [0.05, 0.2, 0.5, 1.0, 1.6, 2.5, 4.0]
     theta = mr.sequence.inversion_recovery(ti, tr_s=8.0)

@@ -120,6 +120,7 @@ def test_it_is_the_optimum_that_another_search_finds():
             np.testing.assert_allclose(found, expected, rtol=2e-4)
 
 
+@pytest.mark.long
 def test_bounds_hold_the_voxels_that_leave_them_and_no_others():
     x, sd = noisy(tissues()["extended tofts"])
     free = fit_kinetics(SERIES, x, ExtendedTofts, sd)

@@ -52,6 +52,9 @@ FAMILIES = {
 AT_ECHOES = {"fse_phases", "fse_tr_phases", "stimulated", "bssfp_transient", "molli", "t2prep"}
 """Net times of static dephasing are zero, where |τ| has a kink in each interval alone."""
 
+FEW = {"cpmg", "fse_tr_phases", "spgr_rf", "dess", "bssfp_steady", "mprage", "mrf_fisp_any"}
+"""One of each engine."""
+
 
 signal_of = eqx.filter_jit(lambda theta, q: theta.signal(q))
 
@@ -75,7 +78,10 @@ def test_gradients_of_every_family(name):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FEW else pytest.param(name, marks=pytest.mark.long) for name in FAMILIES],
+)
 def test_one_voxel_is_as_many(name):
     theta = FAMILIES[name]
     q = mr.Tissue(t1_s=[[0.9, 1.2]], t2_s=0.08, b0_hz=[[7.0, -20.0]])

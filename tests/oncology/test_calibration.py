@@ -74,6 +74,7 @@ def test_radiotherapy_between_visits():
     assert float(treated.posterior.covariance[i, i]) < 0.7
 
 
+@pytest.mark.long
 def test_two_drugs_each_have_an_effect_and_a_decay():
     doses = tuple(
         Treatment(5.0, "chemotherapy", 1.0, "relative", agent)
@@ -89,6 +90,7 @@ def test_two_drugs_each_have_an_effect_and_a_decay():
     assert all(abs(value) < 3 for value in off.values()), off
 
 
+@pytest.mark.long
 def test_a_growth_map_where_growth_varies():
     """Fast on one side, still on the other: `auto` takes a map; `global` stays and warns."""
     shape, spacing = (24, 24, 1), (2.0, 2.0, 2.0)
@@ -111,6 +113,7 @@ def test_a_growth_map_where_growth_varies():
     assert any("one global growth rate" in warning for warning in still_global.warnings)
 
 
+@pytest.mark.long
 def test_one_rate_where_growth_does_not_vary(patient):
     assert calibrate(patient, (1, 2)).inverse.model.growth_map is None
 
@@ -125,6 +128,7 @@ def test_masks_alone_can_be_calibrated():
         calibrate(patient, (1, 2), threshold=0.1, growth="local")
 
 
+@pytest.mark.long
 def test_the_grid_stays_clear_of_the_tumour_until_the_last_day(patient):
     wide, _ = virtual_patient((0.0, 30.0), size=48)
     near = calibrate(wide, (1, 2), growth="global")

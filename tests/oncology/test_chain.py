@@ -141,6 +141,7 @@ def demo(chain, monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.long
 def test_the_command_holds_the_gradient_against_differences(demo):
     rows = demo("--gradient")
     assert [row["name"] for row in rows][2:4] == ["b3, s/mm²", "averages at b1"]

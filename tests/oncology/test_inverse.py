@@ -118,6 +118,7 @@ def test_maximum_a_posteriori_against_scipy(wide):
     np.testing.assert_allclose(z, reference.x, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_covariance_is_that_of_the_error_of_the_estimate(narrow):
     """Parametric bootstrap over all that the covariance owns up to: parameters from the prior, the
     noise of every map, and a smooth model error at every visit after the first."""
@@ -211,6 +212,7 @@ def test_derivative_of_the_optimum_by_the_implicit_function_theorem(unexplained)
     check_gradient(optimum, HERE, scale=20.0, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.long
 def test_gauss_newton_would_give_another_derivative(unexplained):
     """With a residual as large as this the derivative above would be wrong by several per cent, had
     the Gauss-Newton Hessian been taken for the full one."""
@@ -230,6 +232,7 @@ def test_gauss_newton_would_give_another_derivative(unexplained):
     assert np.linalg.norm(wrong - right) > 0.05 * np.linalg.norm(right)
 
 
+@pytest.mark.long
 def test_evidence_against_quadrature(narrow):
     inverse = noisy(narrow, jax.random.key(2))
     z = map_estimate(inverse, jnp.zeros(2), **TIGHT)
