@@ -27,8 +27,8 @@ demo: setup ## a virtual patient, from acquisition to forecast, in results/demo
 	$(BIN)/mrphys demo --out $(OUT)/demo
 
 test: setup ## every test in float64, then the numerical core in float32
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -q
-	MRPHYS_TEST_DTYPE=float32 $(BIN)/pytest -n $(WORKERS) --dist loadfile -q -m "core and not long" tests
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
+	MRPHYS_TEST_DTYPE=float32 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "core and not long" tests
 
 long: setup ## the tests that take minutes, such as the coverage of calibration intervals
 	$(BIN)/pytest -q -m long tests

@@ -161,6 +161,7 @@ def test_ill_determined_voxels_say_so_and_keep_derivatives_finite():
 
 
 @pytest.mark.core
+@pytest.mark.long
 def test_shape_of_the_volume_and_of_the_blocks_does_not_matter(rtol):
     _, y, noise_sd = measured(20, voxels=5000)
     flat = fit_adc(THETA, y, noise_sd).adc_mm2_per_s

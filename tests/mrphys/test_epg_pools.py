@@ -263,6 +263,7 @@ def test_tensors_attenuate_by_direction():
     assert np.abs(same[0] - played.signal(voxel())).max() > 1e-3
 
 
+@pytest.mark.long
 def test_gradients_of_pools_and_tensors():
     base = some_train(2, [0, 1, 1], repetitions=(4,))
 

@@ -90,6 +90,7 @@ def assert_least(f, est):
     return spread.reshape(3, *SHAPE)
 
 
+@pytest.mark.long
 def test_an_operator_that_mixes_nothing_up_changes_nothing():
     _, x = phantom()
     y = x + noise(x.shape)

@@ -47,6 +47,7 @@ def recovery(time_s, x):
                linear=("a", "b"), bounds={"t1star_s": (0.05, 10.0)}).value  # fmt: skip
 
 
+@pytest.mark.long
 def test_mp2rage_is_fitted_from_both_images_and_agrees_with_the_lookup_of_their_combination():
     trains = mr.sequence.mp2rage([0.7, 2.5], [0.07, 0.09], 0.006, readouts=32, tr_s=5.0)
     theta = Selected(trains, (16, 48))

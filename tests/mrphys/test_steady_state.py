@@ -164,6 +164,7 @@ def test_mp2rage():
 SEMISOLID = mr.SemiSolid(fraction=0.13, exchange_rate_hz=40.0)
 
 
+@pytest.mark.long
 def test_continuous_waves_are_where_long_ones_go():
     offsets, field = np.array([-3000.0, 0.0, 800.0, 5000.0]), 150.0
     q = mr.Tissue(t1_s=[[1.1, 0.7]], t2_s=T2, b0_hz=20.0, b1=1.1, semisolid=SEMISOLID)

@@ -64,6 +64,7 @@ def test_three_visits_are_calibrated_together(patient):
     assert all(abs(value) < 3 for value in deviations(longer).values())
 
 
+@pytest.mark.long
 def test_radiotherapy_between_visits():
     patient, _ = virtual_patient((0.0, 9.0, 30.0), treatments=RADIOTHERAPY, seed=3)
     treated = calibrate(patient, (1, 2, 3), growth="global")
@@ -118,6 +119,7 @@ def test_one_rate_where_growth_does_not_vary(patient):
     assert calibrate(patient, (1, 2)).inverse.model.growth_map is None
 
 
+@pytest.mark.long
 def test_masks_alone_can_be_calibrated():
     patient, _ = virtual_patient((0.0, 30.0), masks_alone=True)
     found = calibrate(patient, (1, 2), threshold=0.1)

@@ -92,6 +92,7 @@ def test_gradient_of_the_forecast_error_runs_back_to_every_acquisition_parameter
         assert row.relative_difference < 1e-4, row
 
 
+@pytest.mark.long
 def test_noise_of_the_scan_is_what_makes_the_forecast_err(chain, theta):
     @jax.jit
     def error(scale):

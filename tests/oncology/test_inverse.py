@@ -159,6 +159,7 @@ def test_errors_drawn_are_those_of_the_maps(found):
     assert float(jnp.std(drawn.white)) == pytest.approx(1.0, rel=0.02)
 
 
+@pytest.mark.long
 def test_corrections_bring_draws_to_their_own_optimum(found):
     """The slope of the perturbed problem that each draw should solve, before and after."""
     gain = found.gain

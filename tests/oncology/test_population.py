@@ -153,6 +153,7 @@ def draw_cohort(rng, size: int, mean: float, spread: float, follow: float, rest:
     return pairs
 
 
+@pytest.mark.long
 def test_a_large_cohort_tells_its_population():
     """Mean rate, how scans follow growth, and how widely the next patient's growth is spread (ω and
     τ apart are told by the shape of tails alone)."""
