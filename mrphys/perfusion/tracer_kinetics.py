@@ -119,19 +119,20 @@ class TwoCompartmentUptake(Kinetics):
     def response(self) -> Response:
         """See the class."""
         through = self.fp_per_s + self.ps_per_s
-        extraction = self.ps_per_s / jnp.where(through > 0, through, 1.0)
-        kept = self.fp_per_s * extraction
-        return Response(None, (Washout(self.fp_per_s - kept, through, self.vp), trapped(kept)))
+        share = self.fp_per_s / jnp.where(through > 0, through, 1.0)
+        washed = Washout(self.fp_per_s * share, through, self.vp)
+        return Response(None, (washed, trapped(self.ps_per_s * share)))
 
 
 class TwoCompartmentExchange(Kinetics):
     """F_p ((1 - w) exp(-k₋ t) + w exp(-k₊ t)): with σ = a + b + d, a = v_p PS, b = v_e (F_p + PS),
     d² = (a - b)² + 4 v_p v_e PS²,
 
-        k₋ = 2 F_p PS / σ,   k₊ = σ / (2 v_p v_e),   w = F_p v_e (1 - 2a/σ) / d
+        k₋ = 2 F_p PS / σ,   k₊ = σ / (2 v_p v_e),   w = (d + g) / 2d,   g = v_e (F_p - PS) - a
 
     the roots of the balances v_p c_p' = F_p (c_a - c_p) + PS (c_e - c_p) and
-    v_e c_e' = PS (c_p - c_e), written so that any parameter may be 0.
+    v_e c_e' = PS (c_p - c_e), and w from h(0) = F_p, h'(0) = -F_p² / v_p. As d² - g² =
+    4 v_e² F_p PS, neither share cancels; any parameter may be 0.
     Brix et al. 2004, doi:10.1002/mrm.20161; Sourbron, Buckley 2012, doi:10.1088/0031-9155/57/2/R1.
     """
 
@@ -149,12 +150,17 @@ class TwoCompartmentExchange(Kinetics):
         distinct = square > 0
         d = jnp.where(distinct, jnp.sqrt(jnp.where(distinct, square, 1.0)), 0.0)
         total = a + b + d
-        some = total > 0
-        share = fp * ve * (1 - 2 * a / jnp.where(some, total, 1.0)) / jnp.where(distinct, d, 1.0)
-        share = jnp.where(distinct, share, 0.0)
-        volume = jnp.where(some, total, 1.0)
-        slow = Washout(fp * (1 - share), 2 * fp * ps, volume)
-        return Response(None, (slow, Washout(fp * share, total, 2 * vp * ve)))
+        g = ve * (fp - ps) - a
+        mostly_fast = g >= 0
+        large = jnp.where(distinct, d + jnp.where(mostly_fast, g, -g), 1.0)
+        small = jnp.where(distinct, 4 * ve**2 * fp * ps / large, 0.0)
+        twice = jnp.where(distinct, 2 * d, 1.0)
+        slow = fp * jnp.where(distinct & mostly_fast, small, large) / twice
+        fast = fp * jnp.where(distinct & mostly_fast, large, small) / twice
+        volume = jnp.where(total > 0, total, 1.0)
+        return Response(
+            None, (Washout(slow, 2 * fp * ps, volume), Washout(fast, total, 2 * vp * ve))
+        )
 
 
 class Exponentials(Kinetics):

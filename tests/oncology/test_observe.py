@@ -196,7 +196,7 @@ def test_cellularity_map_gradients(seen):
     p = {**P, "infiltration_ratio": 0.8}
     check_gradient(lambda p: seen.state(p, error), p)
     check_gradient(lambda e: seen.state(P, e), error, scale=0.01, rtol=1e-5)
-    check_gradient(seen.residual, u0, scale=0.01, atol=1e-9)
+    check_gradient(seen.residual, u0, scale=0.03)
 
     def of_value(value):
         map_ = CellularityMap(value, 0.03, seen.mask, seen.habitable, SPACING_MM)
