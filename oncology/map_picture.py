@@ -116,10 +116,9 @@ def _slice(grid: Volume, values: np.ndarray, index: int) -> np.ndarray:
 
 
 def _window(values: np.ndarray) -> tuple[float, float]:
-    """From the 2nd to the 98th percentile, of what is positive to thrice the median at most."""
+    """From the 2nd to the 98th percentile: a lesion is seen, a stray voxel does not count."""
     values = values[np.isfinite(values)]
     if not values.size:
         return 0.0, 1.0
-    low, middle, high = np.percentile(values, (2, 50, 98)).astype(float)
-    high = min(high, 3 * middle) if low >= 0 else high
+    low, high = np.percentile(values, (2, 98)).astype(float)
     return (low, high) if high > low else (low - 0.5, low + 0.5)
