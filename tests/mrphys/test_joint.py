@@ -6,27 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import Array, Float
 
 import mrphys as mr
 from mrphys import InputError, joint
 from mrphys.mapping import CONVERGED, MASKED, fit
+from tests.mrphys.decay import Decay
 
 SHAPE, NOISE_SD = (6, 8), 0.02
 FREE = ("t2_s", "m0")
-
-
-class Decay(mr.sequence.Sequence):
-    te_s: Float[Array, " readouts"]
-    averages: Float[Array, " readouts"]
-
-    def signal(self, tissue):
-        x = tissue.m0 * jnp.exp(-self.te_s / tissue.t2_s)
-        return jax.lax.complex(x, jnp.zeros_like(x))
-
-    @property
-    def scan_time_s(self):
-        return jnp.max(self.te_s)
 
 
 ECHOES = Decay(0.02 * jnp.arange(1.0, 7.0), jnp.ones(6))

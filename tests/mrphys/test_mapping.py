@@ -16,22 +16,7 @@ from mrphys.mapping import FunctionModel, fit
 from mrphys.noise import complex_gaussian
 from mrphys.tissue import Tissue
 from tests.laws import check_gradient
-
-
-class Decay(mr.sequence.Sequence):
-    """m0 exp(-TE / T2): spin echoes, quickly compiled."""
-
-    te_s: Float[Array, " readouts"]
-    averages: Float[Array, " readouts"]
-
-    def signal(self, tissue):
-        x = tissue.m0 * jnp.exp(-self.te_s / tissue.t2_s)
-        return jax.lax.complex(x, jnp.zeros_like(x))
-
-    @property
-    def scan_time_s(self):
-        return jnp.max(self.te_s)
-
+from tests.mrphys.decay import Decay
 
 ECHOES = Decay(0.012 * jnp.arange(1.0, 9.0), jnp.linspace(1.0, 2.0, 8))
 INVERSION = mr.sequence.inversion_recovery([0.05, 0.2, 0.5, 1.0, 1.6, 2.5, 4.0], tr_s=6.0)
