@@ -7,7 +7,7 @@ OUT ?= results
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCHMARKS := $(filter-out benchmarks/reference_patients.py benchmarks/rival_%,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/reference_patients.py benchmarks/rival_% %_models.py,$(wildcard benchmarks/*.py))
 export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
 
 .PHONY: help setup demo test long check format bench bench-rivals oracles notebooks reference wheel lock clean
