@@ -8,6 +8,7 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
+   mp2rage                   T1 of a ratio of two images
    field_maps, t2_spectrum   B1 and B0; how much decays at each T2
    joint                     priors of neighbours, data that mix voxels: fit(prior=, operator=)
    fingerprint               dictionaries and the entries that signals look like
@@ -33,6 +34,7 @@ from mrphys import (
     ivim,
     joint,
     mapping,
+    mp2rage,
     noise,
     perfusion,
     phantom,
@@ -83,6 +85,7 @@ __all__ = [
     "jacobian",
     "joint",
     "mapping",
+    "mp2rage",
     "noise",
     "perfusion",
     "phantom",

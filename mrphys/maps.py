@@ -107,7 +107,7 @@ def make_maps(
     """
     plan = protocol.plan(series)
     data = np.asarray(plan.series.images.data)
-    inside, counts = _inside(plan.series, data, mask)
+    inside, counts = _inside(plan, data, mask)
     for name, without in plan.lacking.items():
         counts[name] = int((inside & without).sum())
         inside = inside & ~without
@@ -119,7 +119,7 @@ def make_maps(
         source = "given"
         if not 0 < noise_sd < np.inf:
             raise InputError(Problem("noise_sd", f"{noise_sd:g}", "above 0, in image units"))
-    if mask is None:
+    if mask is None and not plan.ratio:
         dark = inside & (np.abs(data).max(axis=-1) < LEAST_SNR * noise_sd)
         counts["below the noise"] = int(dark.sum())
         inside = inside & ~dark
@@ -181,8 +181,9 @@ def _typical_sd(residual: np.ndarray, spare: int) -> float:
     return float(np.median(residual) * np.sqrt(spare / chi2.median(spare)))
 
 
-def _inside(series: Series, data: np.ndarray, mask: Volume | None):
+def _inside(plan: Plan, data: np.ndarray, mask: Volume | None):
     """Where there is something to fit, and how many voxels there were."""
+    series = plan.series
     grid = series.images
     counts = {"in the image": int(np.prod(grid.shape))}
     inside = np.ones(grid.shape, bool)
@@ -199,7 +200,7 @@ def _inside(series: Series, data: np.ndarray, mask: Volume | None):
     empty = inside & ~broken & (data == 0).all(axis=-1)
     counts |= {"NaN or infinite": int(broken.sum()), "zero in every image": int(empty.sum())}
     inside = inside & ~broken & ~empty
-    if not series.is_complex and (np.where(inside[..., None], data, 0.0) < 0).any():
+    if not (series.is_complex or plan.ratio) and (np.where(inside[..., None], data, 0.0) < 0).any():
         cause = "real images with their sign, or a phase image"
         low = float(data[inside].min())
         raise InputError(Problem(series.where, f"a magnitude of {low:g}", "0 or more", cause))
@@ -300,6 +301,8 @@ def _fitted(plan, outputs, rows, flat, noise_sd, progress) -> _Found:
 def _noise(plan: Plan, data: np.ndarray, inside: np.ndarray) -> tuple[float, str]:
     """The sd of noise, and where it is from."""
     series, spare = plan.series, _spare(plan)
+    if plan.noise is not None and (told := plan.noise(data, inside)):
+        return told
     bright = np.where(inside, np.abs(data).max(axis=-1), 0.0)
     if spare > 0:
         lit = bright[bright > 0]

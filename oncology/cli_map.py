@@ -205,6 +205,9 @@ def _read(paths: list[Path], model: str | None) -> tuple[Any, str]:
     found = find_collections(paths, [*SUFFIXES])
     wanted = [*MODELS[model].suffixes] if model else [*SUFFIXES]
     fitting = [one for one in found if one.suffix in wanted]
+    if model and fitting:
+        first = min(wanted.index(one.suffix) for one in fitting)
+        fitting = [one for one in fitting if one.suffix == wanted[first]]
     if model and not fitting:
         fitting = [one for one in found if not one.suffix]
     if len(fitting) != 1:
