@@ -55,7 +55,7 @@ def _dti(series: Series) -> Plan:
     series = series.magnitudes() if series.is_complex else series
     b = series.each(B_VALUE)
     if series.directions is None:
-        found, cause = "no directions", "no .bvec beside the images, or images of a GE scanner"
+        found, cause = "no directions", "no .bvec beside the images, or trace-weighted ones"
         raise InputError(Problem(series.where, found, "a direction of each gradient", cause))
     echo_s = series.one("EchoTime") if "EchoTime" in series.settings else TE_S
     theta = sequence.diffusion_weighted(b, echo_s, directions=series.directions)

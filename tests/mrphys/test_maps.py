@@ -397,7 +397,7 @@ def test_t1_of_the_combination_of_mp2rage(tmp_path, suffix, scale):
 def test_a_combination_without_its_protocol(tmp_path):
     put(tmp_path, "sub-01_UNIT1", np.full((3, 3, 3), 2000.0), {"EchoTime": 0.003})
     (found,) = find_collections([tmp_path], [*SUFFIXES])
-    with pytest.raises(InputError, match="no InversionTime and no FlipAngle.*protocol"):
+    with pytest.raises(InputError, match=r"no InversionTime and no FlipAngle.*protocol"):
         MODELS["uni"].plan(read_collection(found))
     both = {"InversionTime": [0.8, 2.7], "FlipAngle": [4, 5]} | PROTOCOL
     put(tmp_path, "sub-01_UNIT1", np.full((3, 3, 3), 9000.0), both)
