@@ -146,7 +146,8 @@ def map_series(
         "arrival_s": arrival, "interval_s": interval, "delay_s": delay,
     }  # fmt: skip
     asked = {key: value for key, value in asked.items() if value is not None}
-    protocol, more = _protocol(name, asked, b1 is not None)
+    with jax.enable_x64(False):
+        protocol, more = _protocol(name, asked, b1 is not None)
     maps_of = {
         key: read_nifti(path) if path else None for key, path in (("mask", mask), ("b1", b1))
     }
