@@ -323,7 +323,7 @@ def test_capillaries_are_told_apart_by_low_b_values():
 
 
 def test_without_low_b_values_there_is_no_map_of_capillaries():
-    high = series(np.ones((2, 2, 2, 3)), "dwi", DiffusionBValue=[300, 600, 800])
+    high = series(np.ones((2, 2, 2, 4)), "dwi", DiffusionBValue=[300, 500, 600, 800])
     with pytest.raises(InputError, match="low b-values"):
         make_maps(high, MODELS["ivim"], noise_sd=0.01)
 
@@ -344,6 +344,23 @@ def test_b0_of_evenly_spaced_echoes_is_unwrapped_in_space():
     assert found[3, 4, 0] == wrapped[3, 4, 0]
     uneven = series(np.ones((1, 1, 1, 3), complex), EchoTime=[4e-3, 8e-3, 0.0136])
     assert MODELS["megre"].plan(uneven).whole is None
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "says"),
+    [
+        ("mese", series(np.zeros((3, 3, 2, 4)), EchoTime=[0.01, 0.02, 0.03, 0.04]),
+         "no voxel to fit: 18 in the image, 18 zero in every image.*empty"),
+        ("ivim", series(np.ones((3, 3, 2, 3)), DiffusionBValue=[0, 100, 800]),
+         "3 numbers in each voxel for 4 unknowns.*images left out"),
+        ("mese", series(np.exp([[[[0.1, 1, 2, 3]]]]) * np.ones((5, 5, 2, 1)),
+                        EchoTime=[0.01, 0.02, 0.03, 0.04]), "the model fits none of 50 voxels"),
+        ("adc", series(np.ones((3, 3, 2, 3)), EchoTime=[0.1] * 3), r"no DiffusionBValue.*\.bval"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_mapped_says_why(model, given, says):
+    with pytest.raises(InputError, match=f"(?s){says}"):
+        make_maps(given, MODELS[model])
 
 
 INVERSIONS = (
