@@ -75,7 +75,8 @@ def test_what_has_no_t1_says_so():
     )
     assert found.value.t1_s[2] > 3.5 and found.value.t1_s[3] < 0.4
     assert np.isinf(found.sd.t1_s[1:]).all()
-    assert fit_images(THETA, jnp.zeros((1, 2), complex), 0.1).status[0] == FAILED
+    empty = fitted(THETA, jnp.zeros((T1.size, 2), complex), 1e-6, 0.85)
+    assert (empty.status == FAILED).all()
 
 
 def test_gradients():
