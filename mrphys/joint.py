@@ -1,12 +1,12 @@
 """All voxels of an image fitted at once: from data that mix them, or with neighbours alike.
 
-    argmin over q of |A f(θ, q) - y|² / 2 σ² + Σ over fields of their prior
+    argmin over q of Σ -log p(y | A f(θ, q), σ) + Σ over fields of their prior
 
-by Gauss and Newton's steps, damped after Levenberg and Marquardt, each by conjugate gradients over
-the whole image: the model is evaluated once a step, A and its adjoint once an iteration within.
+by Gauss and Newton's steps (Fisher scoring of magnitudes), damped after Levenberg and Marquardt,
+then Newton's, each by conjugate gradients over the whole image: the model is evaluated once a step,
+A and its adjoint once an iteration within.
 """
 
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,224 +14,76 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
-from jaxtyping import Array, Bool, Float, Inexact
+from jaxtyping import Array, Bool, Float
 
-from mrphys.bounds import AT_BOUND, REACH, Bounds
-from mrphys.least_squares import LONGEST_STEP, Symmetric, solve
-from mrphys.simulate import over_voxels
+from mrphys.bounds import AT_BOUND, REACH
+from mrphys.image import Image, Linear, Numbers
+from mrphys.least_squares import LONGEST_STEP, Symmetric, inverse_diagonal, solve
+from mrphys.neighbours import Prior, Quadratic, TotalVariation
+from mrphys.noise import magnitude, rician_mean, rician_variance
 from mrphys.voxelwise import (
     AT_BOUNDARY,
     CONVERGED,
     FAILED,
     ILL_DETERMINED,
     MASKED,
-    Chunk,
     Found,
-    Model,
-    Question,
-    Rows,
-    combined,
+    still,
 )
 
 __all__ = ["Prior", "Quadratic", "TotalVariation"]
 
 DAMPING, EASE, STIFFEN, STUCK = 1e-3, 0.1, 10.0, 1e8
-INNER, EXACTNESS = 100, 1e-2
-"""Iterations of conjugate gradients, and the share of a step's slope they may leave."""
-ENOUGH = {4: 1e-2, 8: 1e-5}
-"""Bytes of a number: root mean square of a step, in standard deviations, that ends the search."""
+INNER, EXACTNESS, CLOSE = 200, 3e-2, {4: 1e-4, 8: 1e-11}
+"""Iterations of conjugate gradients, and the share of a slope they may leave in a step, and of a
+derivative."""
+ENOUGH, NEAR = {4: 3e-3, 8: 1e-9}, 3e-2
+"""Bytes of a number: root mean square of a step, in standard deviations, that ends the search; that
+from which on steps are Newton's."""
+LAST = 8
+"""Steps of Newton's at most."""
 EXACT = 1500
 """Unknown numbers of an image up to which the information matrix is inverted as it is."""
-PROBES = 100
-"""Random vectors that estimate the inverse's diagonal beyond."""
-
-Numbers = Float[Array, "numbers voxels"]
-
-
-class Prior(eqx.Module):
-    """What is known of differences between neighbours, of a field's logarithm where its bounds are
-    positive and a decade or more apart, else of the field."""
-
-    @abstractmethod
-    def energy(self, squares: Float[Array, " voxels"]) -> Float[Array, " voxels"]:
-        """-log p of each voxel's sum of squared differences to the next along each axis."""
-
-    def weight(self, squares: Float[Array, " voxels"]) -> Float[Array, " voxels"]:
-        """2 d energy / d squares: of the parabola that touches the energy from above."""
-        return 2 * jax.vmap(jax.grad(lambda s: self.energy(s[None])[0]))(squares)
+FEWEST, PROBES, SCATTER = 4, 100, 0.1
+"""Random vectors that estimate the inverse's diagonal beyond, and the root mean square share of
+itself by which it may then err."""
 
 
-class Quadratic(Prior):
-    """Gaussian differences: squares / 2 sd²."""
-
-    sd: float
-
-    def energy(self, squares):
-        return squares / (2 * self.sd**2)
-
-
-class TotalVariation(Prior):
-    """Laplacian differences, isotropic: sqrt(squares + ε²) / scale, ε = scale / 10. Keeps edges.
-
-    Rudin, Osher, Fatemi 1992, doi:10.1016/0167-2789(92)90242-F; weights as Vogel, Oman 1996,
-    doi:10.1137/0917016.
-    """
-
-    scale: float
-
-    def energy(self, squares):
-        return jnp.sqrt(squares + (self.scale / 10) ** 2) / self.scale
+def scaled(
+    blocks: Symmetric, free: Bool[Array, "numbers voxels"]
+) -> tuple[Numbers, Symmetric, Bool[Array, "numbers voxels"]]:
+    """Numbers' sizes, blocks of ones' diagonal in them, and which numbers can be found."""
+    diagonal = jnp.stack([row[-1] for row in blocks])
+    free = free & (diagonal > 0)
+    size = jnp.sqrt(jnp.where(free, diagonal, 1.0))
+    alike = [
+        [jnp.where(free[i] & free[j], row[j] / (size[i] * size[j]), 0.0) for j in range(i)]
+        + [jnp.where(free[i], row[i] / size[i] ** 2, 1.0)]
+        for i, row in enumerate(blocks)
+    ]
+    return size, alike, free
 
 
-class Linear(NamedTuple):
-    """A model about a point: signals, and their derivative in each coordinate."""
+def solved(
+    matrix: Callable[[Numbers], Numbers],
+    blocks: Symmetric,
+    free: Bool[Array, "numbers voxels"],
+    right: Numbers,
+    exactness: float,
+) -> Numbers:
+    """matrix⁻¹ right among the numbers that are free, 0 elsewhere. `blocks` are the matrix's of
+    each voxel, or like them."""
+    size, alike, free = scaled(blocks, free)
 
-    x: Inexact[Array, "voxels readouts"]
-    slopes: Inexact[Array, "voxels numbers readouts"]
+    def sized(p: Numbers) -> Numbers:
+        return jnp.where(free, matrix(jnp.where(free, p, 0.0) / size) / size, p)
 
+    def near(p: Numbers) -> Numbers:
+        return jnp.stack(solve(alike, [*p]))
 
-class Image(eqx.Module):
-    """What is to be minimised, and its quadratic approximations.
-
-    Coordinates are (numbers, voxels): of the unknowns those of their bounds, of amplitudes real
-    and imaginary part. `weight` is 1 / σ of each datum.
-    """
-
-    theta: Model
-    known: eqx.Module
-    y: Inexact[Array, "..."]
-    weight: Float[Array, "..."]
-    inside: Bool[Array, " voxels"]
-    operator: Callable[[Array], Array]
-    ask: Question = eqx.field(static=True)
-    shape: tuple[int, ...] = eqx.field(static=True)
-    priors: tuple[tuple[int, Prior], ...]
-    chunk: int = eqx.field(static=True)
-
-    def linear(self, v: Numbers, polar: bool = False) -> Linear:
-        """About v. Amplitudes move along their real and imaginary axes, or `polar`: along their
-        size and across."""
-        f = eqx.Partial(_linear_rows, self.ask, polar)
-        x, slopes = over_voxels(f, self.theta, (self.known, v.T), self.chunk)
-        return Linear(
-            jnp.where(self.inside[:, None], x, 0.0),
-            jnp.where(self.inside[:, None, None], slopes, 0.0),
-        )
-
-    def mixed(self, x: Array) -> Array:
-        """A x / σ."""
-        return self.operator(x.reshape(*self.shape, -1)) * self.weight
-
-    def unmixed(self, r: Array, like: Array) -> Array:
-        """Aᴴ r / σ."""
-        (back,) = jax.linear_transpose(self.mixed, like)(jnp.conj(r))
-        return jnp.conj(back)
-
-    def left(self, at: Linear) -> Array:
-        """(y - A f) / σ."""
-        return self.y * self.weight - self.mixed(at.x)
-
-    def cost(self, v: Numbers, at: Linear) -> Float[Array, ""]:
-        """Of the data and the priors."""
-        energies = [
-            jnp.sum(prior.energy(self._squares(self._scale(i).value(v[i]))))
-            for i, prior in self.priors
-        ]
-        return jnp.sum(jnp.abs(self.left(at)) ** 2) / 2 + sum(energies)
-
-    def slope(self, v: Numbers, at: Linear) -> Numbers:
-        """-∂cost/∂v."""
-        back = self.unmixed(self.left(at), at.x)
-        down = jnp.einsum("vnr,vr->nv", jnp.conj(at.slopes), back).real
-        for i, _ in self.priors:
-            down = down.at[i].add(-self._rough(v, i, self._scale(i).value(v[i])))
-        return down
-
-    def curvature(self, v: Numbers, at: Linear, p: Numbers) -> Numbers:
-        """Gauss and Newton's, times p; of priors that of the parabolas that touch them."""
-        moved = self.unmixed(self.mixed(jnp.einsum("vnr,nv->vr", at.slopes, p)), at.x)
-        bent = jnp.einsum("vnr,vr->nv", jnp.conj(at.slopes), moved).real
-        for i, _ in self.priors:
-            bent = bent.at[i].add(self._rough(v, i, self._scale(i).slope(v[i]) * p[i]))
-        return bent
-
-    def blocks(self, v: Numbers, at: Linear, share: Array) -> Symmetric:
-        """The curvature's blocks of one voxel, AᴴA / σ² taken to be `share`."""
-        gram = share * jnp.einsum("vnr,vmr->nmv", jnp.conj(at.slopes), at.slopes).real
-        for i, prior in self.priors:
-            scale = self._scale(i)
-            weight = prior.weight(self._squares(scale.value(v[i])))
-            stiff = 2 * len(self.shape) * weight * scale.slope(v[i]) ** 2
-            gram = gram.at[i, i].add(stiff)
-        gram += jnp.eye(len(v))[:, :, None] * jnp.where(self.inside, 0.0, 1.0)[None, None]
-        return [[gram[i, j] for j in range(i + 1)] for i in range(len(v))]
-
-    def _scale(self, i: int) -> "_Scale":
-        return _Scale(self.ask.bounds[i])
-
-    def _differences(self, g: Array) -> list[Array]:
-        """To the next voxel along each axis, 0 at the image's and the mask's edge."""
-        image, inside = g.reshape(self.shape), self.inside.reshape(self.shape)
-        found = []
-        for axis in range(len(self.shape)):
-            step = jnp.diff(image, axis=axis, append=jnp.take(image, jnp.array([-1]), axis))
-            both = inside & jnp.roll(inside, -1, axis)
-            found.append(jnp.where(both, step, 0.0))
-        return found
-
-    def _squares(self, g: Array) -> Array:
-        return sum((d**2 for d in self._differences(g)), jnp.zeros(self.shape)).reshape(-1)
-
-    def _rough(self, v: Array, i: int, g: Array) -> Array:
-        """g' Dᵀ w D g, w the weights of the prior of number i at v."""
-        scale, prior = self._scale(i), dict(self.priors)[i]
-        weight = prior.weight(self._squares(scale.value(v[i]))).reshape(self.shape)
-
-        def weighed(g: Array) -> Array:
-            return sum(jnp.sum(weight * d**2) for d in self._differences(g)) / 2  # pyright: ignore
-
-        return scale.slope(v[i]) * jax.grad(weighed)(g)
-
-
-class _Scale(NamedTuple):
-    """On which differences count: the logarithm where ratios matter."""
-
-    bounds: Bounds
-
-    def value(self, u: Array) -> Array:
-        value = self.bounds.value(u)
-        return jnp.log(value) if self.bounds.logarithmic else value
-
-    def slope(self, u: Array) -> Array:
-        slope = self.bounds.slope(u)
-        return slope / self.bounds.value(u) if self.bounds.logarithmic else slope
-
-
-def _linear_rows(ask: Question, polar: bool, theta: Model, rows: Any) -> tuple[Array, Array]:
-    known, v = rows
-    count = len(ask.unknowns)
-    chunk = Chunk(theta, known, jnp.ones_like(v[:, 0]), ask)
-    parts, slopes = chunk.slopes([*v.T[:count]])
-    gain = jnp.sqrt(theta.averages)[None].astype(v.dtype)
-
-    def signal(rows: Rows) -> Array:
-        return (jax.lax.complex(rows[0].T, rows[1].T) if len(rows) == 2 else rows[0].T) / gain
-
-    if not ask.amplitudes:
-        moves, expected = [slope[0] for slope in slopes], parts[0]
-        return signal(expected), jnp.stack([signal(move) for move in moves], axis=1)
-    amplitudes = [*v.T[count:]]
-    expected = combined(amplitudes, parts)
-    moves = [combined(amplitudes, slope) for slope in slopes]
-    if polar and ask.data == "complex":
-        for k in range(0, len(parts), 2):
-            size = jnp.maximum(jnp.hypot(*amplitudes[k : k + 2]), jnp.finfo(v.dtype).tiny)
-            turn = [part / size for part in amplitudes[k : k + 2]]
-            re, im = combined(turn, parts[k : k + 2])
-            moves += [(re, im), (-im, re)]
-    else:
-        moves += parts
-    return signal(expected), jnp.stack([signal(move) for move in moves], axis=1)
+    wanted = jnp.where(free, right / size, 0.0)
+    p, _ = cg(sized, wanted, M=near, tol=exactness, maxiter=INNER)
+    return jnp.where(free, p / size, 0.0)
 
 
 class _State(NamedTuple):
@@ -244,18 +96,44 @@ class _State(NamedTuple):
 
 
 @eqx.filter_jit
-def minimise(image: Image, start: Numbers, iterations: int, spare: int | None) -> tuple:
-    """Where the search ended, whether it had arrived, and what the data leave over, squared.
-
-    `spare` degrees of freedom where σ is not known and is taken from what is left over.
-    """
+def minimise(
+    image: Image, start: Numbers, iterations: int, spare: Array | None
+) -> tuple[Numbers, Array]:
+    """Where the search ended, and whether it had arrived. `spare` degrees of freedom where σ is not
+    known and is taken from what is left over. Not to be differentiated."""
     unknowns = len(image.ask.unknowns)
-    count = jnp.maximum(jnp.sum(image.inside), 1) * len(start)
-    share = _share(image, start)
-    dtype = start.dtype
+    share = image.share(start)
+    inside = jnp.broadcast_to(image.inside, start.shape)
+    count = jnp.maximum(jnp.sum(inside), 1)
 
-    def clipped(v: Numbers) -> Numbers:
-        return v.at[:unknowns].set(jnp.clip(v[:unknowns], -REACH, REACH))
+    def moved(v: Numbers, step: Numbers) -> Numbers:
+        step = step.at[:unknowns].set(jnp.clip(step[:unknowns], -LONGEST_STEP, LONGEST_STEP))
+        trial = v + jnp.where(inside, step, 0.0)
+        return trial.at[:unknowns].set(jnp.clip(trial[:unknowns], -REACH, REACH))
+
+    def begun(v: Numbers) -> _State:
+        at = image.linear(v)
+        cost = image.cost_at(v, at.seen)
+        damping = jnp.asarray(DAMPING, v.dtype)
+        return _State(jnp.zeros((), int), v, at, cost, damping, jnp.zeros((), bool))
+
+    def small(now: _State, step: Numbers, slope: Numbers, enough: float) -> Array:
+        variance = 1.0 if spare is None else 2 * now.cost / jnp.maximum(spare, 1)
+        return jnp.sum(step * slope) < enough**2 * count * variance
+
+    def tried(now: _State, step: Numbers) -> tuple[_State, Array]:
+        trial = moved(now.v, step)
+        at = image.linear(trial)
+        cost = image.cost_at(trial, at.seen)
+        better = cost <= now.cost * (1 + 16 * jnp.finfo(cost.dtype).eps)
+        damping = now.damping * jnp.where(better, EASE, STIFFEN)
+        unmoved = jnp.max(jnp.abs(trial - now.v)) < jnp.finfo(cost.dtype).eps
+        v, at, cost = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old),
+            (trial, at, cost),
+            (now.v, now.at, now.cost),
+        )
+        return _State(now.count + 1, v, at, cost, damping, unmoved | (damping > STUCK)), better
 
     def improve(now: _State) -> _State:
         slope = image.slope(now.v, now.at)
@@ -266,90 +144,131 @@ def minimise(image: Image, start: Numbers, iterations: int, spare: int | None) -
         def bent(p: Numbers) -> Numbers:
             return image.curvature(now.v, now.at, p) + stiff * p
 
-        def near(p: Numbers) -> Numbers:
-            return jnp.stack(solve(damped, [*p]))
-
-        step, _ = cg(bent, slope, M=near, tol=EXACTNESS, maxiter=INNER)
-        moved = step.at[:unknowns].set(jnp.clip(step[:unknowns], -LONGEST_STEP, LONGEST_STEP))
-        trial = clipped(now.v + jnp.where(image.inside[None], moved, 0.0))
-        at = image.linear(trial)
-        cost = image.cost(trial, at)
-        better = cost <= now.cost * (1 + 16 * jnp.finfo(dtype).eps)
-        variance = 1.0 if spare is None else 2 * now.cost / max(spare, 1)
-        small = jnp.sum(step * slope) < ENOUGH[dtype.itemsize] ** 2 * count * variance
-        still = jnp.max(jnp.abs(trial - now.v)) < jnp.finfo(dtype).eps
-        damping = now.damping * jnp.where(better, EASE, STIFFEN)
-        v, at, cost = jax.tree.map(
-            lambda new, old: jnp.where(better, new, old),
-            (trial, at, cost),
-            (now.v, now.at, now.cost),
-        )
-        done = (better & small & (now.damping < 1)) | still | (damping > STUCK)
-        return _State(now.count + 1, v, at, cost, damping, done)
+        step = solved(bent, damped, inside, slope, EXACTNESS)
+        then, better = tried(now, step)
+        near = small(now, step, slope, NEAR) & better & (now.damping < 1)
+        return then._replace(done=then.done | near)
 
     def unfinished(now: _State) -> Array:
         return ~now.done & (now.count < iterations)
 
-    v = clipped(start)
-    at = image.linear(v)
-    begin = _State(
-        jnp.zeros((), int),
-        v,
-        at,
-        image.cost(v, at),
-        jnp.asarray(DAMPING, dtype),
-        jnp.zeros((), bool),
-    )
-    end = jax.lax.while_loop(unfinished, improve, begin)
-    return end.v, end.done & (end.damping < STUCK), jnp.abs(image.left(end.at)) ** 2
+    def finish(now: _State) -> _State:
+        slope = image.slope(now.v, now.at)
+        free = _in_bounds(image, now.v)
+        step = newton(image, now.v, now.at, free, slope, EXACTNESS**2)
+        then, better = tried(now, step)
+        near = small(now, step, slope, ENOUGH[start.dtype.itemsize])
+        return then._replace(done=~better | near)
+
+    def unpolished(now: _State) -> Array:
+        return ~now.done & (now.count < LAST)
+
+    end = jax.lax.while_loop(unfinished, improve, begun(moved(start, jnp.zeros_like(start))))
+    arrived = end.done & (end.damping < STUCK)
+    again = end._replace(count=jnp.zeros((), int), done=~arrived)
+    return jax.lax.while_loop(unpolished, finish, again).v, arrived
 
 
-def _share(image: Image, start: Numbers) -> Array:
-    """The mean of AᴴA's diagonal, over σ²: by one random vector."""
-    like = jax.eval_shape(lambda: image.linear(start).x)
-    random = jax.random.rademacher(jax.random.key(0), like.shape, start.dtype)
-    x = jnp.where(image.inside[:, None], random, 0.0).astype(like.dtype)
-    return jnp.sum(jnp.abs(image.mixed(x)) ** 2) / jnp.maximum(jnp.sum(jnp.abs(x) ** 2), 1.0)
+def newton(
+    image: Image,
+    v: Numbers,
+    at: Linear,
+    free: Bool[Array, "numbers voxels"],
+    right: Numbers,
+    exactness: float,
+) -> Numbers:
+    """(∂²cost/∂v∂v)⁻¹ right among the numbers that are free."""
+    bend = image.bend(v, at)
+
+    def bent(p: Numbers) -> Numbers:
+        return image.hessian(v, at, bend, p)
+
+    return solved(bent, image.blocks(v, at, image.share(v)), free, right, exactness)
+
+
+def _in_bounds(image: Image, v: Numbers) -> Bool[Array, "numbers voxels"]:
+    """Of voxels of which no unknown is at a bound."""
+    edge = (jnp.abs(v[: len(image.ask.unknowns)]) >= AT_BOUND).any(axis=0)
+    return jnp.broadcast_to(image.inside & ~edge, v.shape)
+
+
+@eqx.filter_jit
+def optimum(image: Image, found: Numbers, arrived: Array) -> Numbers:
+    """`found`, with the derivatives of the root of the score; 0 of voxels at a bound, numbers of
+    which the data say nothing, and wherever the search has not arrived."""
+    fixed, found = still((image, found))
+    free = _in_bounds(fixed, found) & arrived
+
+    def score(v: Numbers) -> Numbers:
+        return jnp.where(free, jax.grad(image.cost)(v), v - found)
+
+    def inverse(linear: Callable[[Numbers], Numbers], right: Numbers) -> Numbers:
+        def by_blocks(_: Any, right: Numbers) -> Numbers:
+            exactness = CLOSE[right.dtype.itemsize]
+            return newton(fixed, found, fixed.linear(found), free, right, exactness)
+
+        def among_free(p: Numbers) -> Numbers:
+            return jnp.where(free, linear(jnp.where(free, p, 0.0)), p)
+
+        return jax.lax.custom_linear_solve(among_free, right, by_blocks, symmetric=True)
+
+    return jax.lax.custom_root(score, found, lambda _, v: v, inverse)
 
 
 @eqx.filter_jit
 def deviations(image: Image, v: Numbers) -> Numbers:
-    """Square roots of the inverse curvature's diagonal, amplitudes along size and phase: exact of
-    images of `EXACT` numbers, else by `PROBES` random vectors z: of z ∘ H⁻¹ z the mean, which errs
-    by about sqrt(2 / PROBES) of what voxels share of their errors. Infinite where rounding hides
-    them. Bekas, Kokiopoulou, Saad 2007, doi:10.1016/j.apnum.2007.01.003."""
-    at = image.linear(v, polar=True)
-    blocks = image.blocks(v, at, _share(image, v))
-    size = jnp.sqrt(jnp.stack([row[-1] for row in blocks]))
-    seen = size > 0
-    size = jnp.where(seen, size, 1.0)
-    outside = ~image.inside[None] | ~seen
+    """Square roots of the inverse curvature's diagonal, amplitudes along size and phase; infinite
+    where rounding hides them.
 
-    def scaled(p: Numbers) -> Numbers:
-        return jnp.where(
-            outside, p, image.curvature(v, at, jnp.where(outside, 0.0, p / size)) / size
-        )
+    Exact of images of `EXACT` numbers, else, and then without derivatives, by random signs z: the
+    mean of z ∘ H⁻¹ z, but for what the blocks alone would make of it, over as many z as its scatter
+    asks for. Bekas, Kokiopoulou, Saad 2007, doi:10.1016/j.apnum.2007.01.003."""
+    if v.size > EXACT:
+        image, v = still((image, v))
+    at = image.linear(v, polar=True)
+    blocks = image.blocks(v, at, image.share(v))
+    size, alike, seen = scaled(blocks, jnp.broadcast_to(image.inside, v.shape))
+
+    def sized(p: Numbers) -> Numbers:
+        return jnp.where(seen, image.curvature(v, at, jnp.where(seen, p, 0.0) / size) / size, p)
 
     most = 1 / (100 * v.size * float(jnp.finfo(v.dtype).eps))
     if v.size <= EXACT:
-        columns = jax.lax.map(lambda p: scaled(p.reshape(v.shape)).reshape(-1), jnp.eye(v.size))
+        columns = jax.lax.map(lambda p: sized(p.reshape(v.shape)).reshape(-1), jnp.eye(v.size))
         variance = jnp.diagonal(jnp.linalg.inv((columns + columns.T) / 2)).reshape(v.shape)
     else:
-        scale = [[size[i] * size[j] for j in range(i + 1)] for i in range(len(v))]
-        alike = jax.tree.map(jnp.divide, blocks, scale)
-
-        def near(p: Numbers) -> Numbers:
-            return jnp.stack(solve(alike, [*p]))
-
-        def probed(key: Array) -> Numbers:
-            z = jax.random.rademacher(key, v.shape, v.dtype)
-            return z * cg(scaled, z, M=near, tol=1e-3, maxiter=10 * INNER)[0]
-
-        keys = jax.random.split(jax.random.key(1), PROBES)
-        # No number is known better than with all others given.
-        variance = jnp.maximum(jnp.mean(jax.lax.map(probed, keys), axis=0), 1.0)
+        variance = _probed(sized, alike, seen)
     known = seen & (variance > 0) & (variance < most)
     return jnp.where(known, jnp.sqrt(jnp.where(known, variance, 1.0)) / size, jnp.inf)
+
+
+def _probed(
+    matrix: Callable[[Numbers], Numbers], blocks: Symmetric, seen: Bool[Array, "numbers voxels"]
+) -> Numbers:
+    """The diagonal of matrix⁻¹."""
+    alone = jnp.stack(inverse_diagonal(blocks))
+
+    def variance(total: Numbers, count: Array) -> Numbers:
+        # No number is known better than with all others given.
+        return jnp.maximum(alone + total / count, 1.0)
+
+    def more(now: tuple) -> tuple:
+        count, total, squares = now
+        key = jax.random.fold_in(jax.random.key(1), count)
+        z = jnp.where(seen, jax.random.rademacher(key, seen.shape, alone.dtype), 0.0)
+        one = z * (solved(matrix, blocks, seen, z, EXACTNESS) - jnp.stack(solve(blocks, [*z])))
+        return count + 1, total + one, squares + one**2
+
+    def uncertain(now: tuple) -> Array:
+        count, total, squares = now
+        scatter = (squares - total**2 / count) / (jnp.maximum(count - 1, 1) * count)
+        off = jnp.minimum(scatter / variance(total, count) ** 2, 1.0)
+        rough = jnp.sum(jnp.where(seen, off, 0.0)) > SCATTER**2 * jnp.sum(seen)
+        return (count < FEWEST) | (rough & (count < PROBES))
+
+    zero = jnp.zeros_like(alone)
+    count, total, _ = jax.lax.while_loop(uncertain, more, (jnp.zeros((), int), zero, zero))
+    return variance(total, count)
 
 
 @eqx.filter_jit
@@ -370,36 +289,40 @@ def fit_image(
     ask, inside = image.ask, image.inside
     unknowns, amplitudes = start
     u = [bound.coordinate(value) for bound, value in zip(ask.bounds, unknowns, strict=True)]
-    if ask.data == "complex":
+    each = 2 if ask.data == "complex" else 1
+    if each == 2:
         amplitudes = [part for a in amplitudes for part in (a.real, a.imag)]
-    v = jnp.stack([*u, *amplitudes])
-    each = 2 if jnp.iscomplexobj(image.y) else 1
-    spare = image.y.size * each - int(jnp.sum(inside)) * ask.count
-    v, arrived, squares = minimise(image, v, iterations, spare if noise_sd is None else None)
-    left = jnp.sqrt(jnp.sum(squares) / max(spare, 1)) * (1.0 if noise_sd is None else noise_sd)
+    begin = jnp.stack([*u, *amplitudes])
+    spare = _spare(image, begin)
+    found = minimise(still(image), begin, iterations, spare if noise_sd is None else None)
+    arrived = found[1]
+    v = optimum(image, *found)
+    left = _residual(image, v, spare) * (1.0 if noise_sd is None else noise_sd)
     noise = left if noise_sd is None else noise_sd
-    sizes = deviations(image, v) * (left if noise_sd is None else 1.0)
+    sizes = deviations(image, v)
+    determined = jnp.isfinite(sizes)
+    sizes = jnp.where(determined, sizes, 1.0) * (left if noise_sd is None else 1.0)
     count = len(ask.unknowns)
     values = [bound.value(at) for bound, at in zip(ask.bounds, v[:count], strict=True)]
     sds = [bound.slope(at) * size for bound, at, size in zip(ask.bounds, v, sizes, strict=False)]
     widest = [bound.widest_sd(value) for bound, value in zip(ask.bounds, values, strict=True)]
     phases = []
-    for k in range(count, len(v), 2 if ask.data == "complex" else 1):
-        if ask.data == "complex":
-            values.append(jnp.hypot(v[k], v[k + 1]))
-            phases.append(jnp.arctan2(v[k + 1], v[k]))
+    for k in range(count, len(v), each):
+        if each == 2:
+            a = jax.lax.complex(v[k], v[k + 1])
+            values.append(magnitude(a))
+            phases.append(jnp.angle(jnp.where(a == 0, 1.0, a)))
         else:
-            values.append(v[k])
+            values.append(jnp.abs(v[k]) if ask.data == "magnitude" else v[k])
         sds.append(sizes[k])
         widest.append(jnp.full_like(v[k], jnp.inf) if ask.data == "real" else values[-1])
-    unclear = [~(sd < limit) for sd, limit in zip(sds, widest, strict=True)]
+    which = [*range(count), *range(count, len(v), each)]
+    unclear = [~(determined[i] & (sd < limit)) for i, sd, limit in zip(which, sds, widest, strict=True)]
     sds = [
         jnp.where(hidden | ~inside, jnp.inf, sd) for hidden, sd in zip(unclear, sds, strict=True)
     ]
     status = jnp.where(jnp.stack(unclear).any(axis=0), ILL_DETERMINED, CONVERGED)
-    if count:
-        edge = (jnp.abs(v[:count]) >= AT_BOUND).any(axis=0)
-        status = jnp.where(edge, AT_BOUNDARY, status)
+    status = jnp.where(_in_bounds(image, v)[0], status, AT_BOUNDARY)
     status = jnp.where(inside, jnp.where(arrived, status, FAILED), MASKED)
 
     def told(maps: list[Array]) -> tuple[Array, ...]:
@@ -407,3 +330,23 @@ def fit_image(
 
     kept, sd = told([left, noise])
     return Found(told(values), tuple(sds), told(phases), kept, sd, status)
+
+
+@eqx.filter_jit
+def _spare(image: Image, v: Numbers) -> Array:
+    """Numbers measured beyond those found."""
+    return image.measured(v) - jnp.sum(image.inside) * image.ask.count
+
+
+@eqx.filter_jit
+def _residual(image: Image, v: Numbers, spare: Array) -> Float[Array, ""]:
+    """sd of what the model leaves over, in units of the noise; 0 where nothing can be."""
+    seen = image.mixed(image.signals(v))
+    if image.ask.rician:
+        m, size = image.y * image.weight, magnitude(seen)
+        squares = (m - rician_mean(size, 1.0)) ** 2 / rician_variance(size, 1.0)
+        total = jnp.sum(jnp.where(image.weight > 0, squares, 0.0))
+    else:
+        total = jnp.sum(jnp.abs(image.left(seen)) ** 2)
+    some = (total > 0) & (spare > 0)
+    return jnp.where(some, jnp.sqrt(jnp.where(some, total, 1.0) / jnp.maximum(spare, 1)), 0.0)

@@ -14,7 +14,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Inexact, Int, Num
 
 from mrphys.bounds import TISSUE, Bounds
 from mrphys.errors import InputError, Problem
-from mrphys.joint import Image, Prior, fit_image, unmixed
+from mrphys.image import Image
+from mrphys.joint import Prior, fit_image, unmixed
+from mrphys.neighbours import Neighbours
 from mrphys.simulate import over_voxels
 from mrphys.tissue import Tissue
 from mrphys.units import check_range
@@ -28,6 +30,7 @@ from mrphys.voxelwise import (
     Model,
     Question,
     fit_rows,
+    still,
     with_fields,
 )
 
@@ -291,24 +294,23 @@ def _fit_image(
         model = Together(tuple(theta)) if isinstance(theta, list | tuple) else theta
         data = jnp.asarray(x)
         shape = jnp.shape(mask) if mask is not None else _shape_of_maps(known, start)
-    _check_image(data, shape, noise_sd, rician, free, options["linear"], prior)
-    averages = model.averages.size
-    row = jax.tree.map(lambda leaf: jnp.zeros((1,), leaf.dtype), known)
-    kind = eqx.filter_eval_shape(lambda model, row: model.signals(row), model, row).dtype
-    kind = jnp.result_type(kind, data.real.dtype) if operator is not None else data.dtype
-    like = jax.ShapeDtypeStruct((*shape, averages), kind)
+    fixed = with_fields(known, (*free,), [jnp.ones(()) for _ in free])
+    kind = "complex" if operator is not None else _kind(model, fixed, data, rician)
+    rician = kind == "magnitude" and operator is None if rician is None else rician
+    _check_image(data, shape, noise_sd, rician and operator is not None, free, options["linear"], prior)
     signals = data
     if operator is not None:
+        like = _signals_of(model, known, shape, data)
         _check_operator(operator, like, data)
-        signals = unmixed(operator, data, like)
-    first = fit(model, signals, free, rician=False, start=start, **options)
+        signals = jax.lax.stop_gradient(unmixed(operator, still(data), like))
+    noise = noise_sd if rician else None
+    options |= {"rician": rician, "noise_sd": noise}
+    first = fit(*still((model, signals)), free, start=still(start), **still(options))
     limits = TISSUE | {n: Bounds(*map(float, b)) for n, b in (options["bounds"] or {}).items()}
     amplitudes = tuple(name for name in free if name in options["linear"])
     unknowns = tuple(name for name in free if name not in amplitudes)
-    data_kind = "complex" if jnp.iscomplexobj(signals) else _kind(model, known, signals, False)
-    ask = Question(
-        unknowns, tuple(limits[n] for n in unknowns), amplitudes, data_kind, False, False, 0
-    )
+    kind = "complex" if jnp.iscomplexobj(signals) else _kind(model, fixed, signals, rician)
+    ask = Question(unknowns, tuple(limits[n] for n in unknowns), amplitudes, kind, rician, False, 0)
 
     def rows(value: ArrayLike) -> Array:
         return jnp.broadcast_to(jnp.asarray(value), shape).reshape(-1)
@@ -322,26 +324,31 @@ def _fit_image(
 
     u = [begun(name) for name in unknowns]
     a = [rows(attrgetter(name)(first.value)) for name in amplitudes]
-    if data_kind == "complex":
+    if kind == "complex":
         a = [
             a_k * jnp.exp(1j * rows(first.phase_rad[n]))
             for a_k, n in zip(a, amplitudes, strict=True)
         ]
-    fixed = with_fields(known, (*free,), [jnp.ones(()) for _ in free])
-    gain = jnp.ones(())
+    weight = jnp.ones(()) if noise_sd is None else 1 / jnp.asarray(noise_sd)
     if operator is None:
-        gain = jnp.sqrt(model.averages).reshape(*[1] * len(shape), -1)
-    weight = gain if noise_sd is None else gain / jnp.asarray(noise_sd)
+        weight = weight * jnp.sqrt(model.averages).reshape(*[1] * len(shape), -1)
+        if mask is not None and jnp.ndim(mask) == data.ndim:
+            weight, mask = jnp.where(mask, weight, 0.0), jnp.any(mask, axis=-1)
+    inside = jnp.ones(int(np.prod(shape)), bool) if mask is None else rows(mask)
     image = Image(
         model,
         jax.tree.map(rows, fixed),
         data,
         weight,
-        jnp.ones(int(np.prod(shape)), bool) if mask is None else rows(mask),
-        (lambda x: x) if operator is None else operator,
+        inside,
+        _same if operator is None else operator,
         ask,
         tuple(shape),
-        tuple((unknowns.index(name), some) for name, some in prior.items()),
+        tuple(
+            (i, Neighbours(prior[name], inside, limits[name], tuple(shape)))
+            for i, name in enumerate(unknowns)
+            if name in prior
+        ),
         options["chunk"],
     )
     image, u, a = _in_precision((image, u, a), data.real.dtype)
@@ -358,6 +365,17 @@ def _fit_image(
         noise_sd=found.noise_sd,
         status=found.status,
     )
+
+
+def _same(x: Array) -> Array:
+    return x
+
+
+def _signals_of(model: Model, known: Any, shape: tuple[int, ...], data: Array) -> Any:
+    row = jax.tree.map(lambda leaf: jnp.zeros((1,), leaf.dtype), known)
+    kind = eqx.filter_eval_shape(lambda model, row: model.signals(row), model, row).dtype
+    kind = jnp.result_type(kind, data.real.dtype)
+    return jax.ShapeDtypeStruct((*shape, model.averages.size), kind)
 
 
 def _shape_of_maps(known: Any, start: Any) -> tuple[int, ...]:
@@ -380,7 +398,7 @@ def _check_image(
     if noise_sd is not None and jnp.size(noise_sd) != 1:
         problems.append(Problem("fit: noise_sd", f"shape {jnp.shape(noise_sd)}", "one number"))
     if rician:
-        problems.append(Problem("fit: rician", "an operator or prior", "Gaussian noise"))
+        problems.append(Problem("fit: rician", "an operator", "Gaussian noise"))
     for name in prior:
         if name not in free or name in linear:
             expected = "fields that are free and not linear"
@@ -390,7 +408,7 @@ def _check_image(
         problems.append(Problem("fit: prior", "no noise_sd", expected))
     if problems:
         raise InputError(*problems)
-    if not bool(jnp.isfinite(data).all()):
+    if not isinstance(data, Tracer) and not bool(jnp.isfinite(data).all()):
         raise InputError(Problem("fit: x", "NaN or infinite values", "finite numbers"))
 
 
@@ -407,7 +425,8 @@ def _check_operator(operator: Callable, like: Any, data: Array) -> None:
         jax.linear_transpose(operator, like)(jnp.zeros(found.shape, found.dtype))
     except (NotImplementedError, TypeError, AssertionError, ValueError) as error:
         raise InputError(problem) from error
-    if bool(jnp.any(operator(jnp.zeros(like.shape, like.dtype)) != 0)):
+    of_nothing = operator(jnp.zeros(like.shape, like.dtype))
+    if not isinstance(of_nothing, Tracer) and bool(jnp.any(of_nothing != 0)):
         raise InputError(problem)
 
 

@@ -337,7 +337,7 @@ def _optimum(
     chunk = Chunk(theta, given.known, unit, ask, used)
     measured = chunk.counted(tuple(part / unit[None] for part in measured))
     enough = chunk.spare >= (noise is None)
-    found, step = _search(*_still((chunk, measured, given.start)))
+    found, step = _search(*still((chunk, measured, given.start)))
     finite = usable & enough & jnp.isfinite(found).all(axis=0) & jnp.isfinite(step).all(axis=0)
     edges = [jnp.abs(u) < AT_BOUND for u in found[: len(ask.unknowns)]]
     inside = jnp.stack(edges).all(axis=0) if edges else finite
@@ -359,7 +359,7 @@ def _optimum(
     return _Optimum(chunk, v, measured, step, good, status)
 
 
-def _still(tree: PyTree) -> PyTree:
+def still(tree: PyTree) -> PyTree:
     return jax.tree.map(
         lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, tree
     )

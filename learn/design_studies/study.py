@@ -55,6 +55,15 @@ class Study(NamedTuple):
     rows: list[Row]
     panels: list[Panel]
 
+    def __str__(self) -> str:
+        """The title, and a line for each row."""
+        lines = [self.title]
+        for row in self.rows:
+            known = "" if row.known is None else f"   (known: {row.known:.4g})"
+            change = f"{row.before:10.4g} -> {row.after:10.4g}"
+            lines.append(f"  {row.quantity:42} {change} {row.unit}{known}".rstrip())
+        return "\n".join(lines)
+
     def plain(self) -> dict[str, Any]:
         """Numbers, lists and strings, for JSON."""
         design = self.design

@@ -1,15 +1,18 @@
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array, Float
 
 import mrphys as mr
 from mrphys import InputError, joint
 from mrphys.mapping import CONVERGED, MASKED, fit
+from tests.laws import check_gradient
 from tests.mrphys.decay import Decay
 
 SHAPE, NOISE_SD = (6, 8), 0.02
@@ -160,6 +163,65 @@ def test_what_is_masked_has_no_signal_and_is_no_neighbour():
     np.testing.assert_allclose(est.sd.t2_s[:, 4:], right.sd.t2_s, rtol=1e-3)
 
 
+class Flipped(Decay):
+    """m0 sin(B1 α_i) exp(-TE_i / T2)."""
+
+    flip_rad: Float[Array, " readouts"]
+
+    def signal(self, tissue):
+        return super().signal(tissue) * jnp.sin(tissue.b1 * self.flip_rad)
+
+
+class Coils(eqx.Module):
+    """`undersampled`, by sensitivities that may move."""
+
+    maps: Array
+
+    def __call__(self, x):
+        k = jnp.fft.fft2(x[..., None] * self.maps, axes=(0, 1), norm="ortho")
+        return k * jnp.asarray(LINES)[None, :, :, None]
+
+
+FLIPS = Flipped(ECHOES.te_s, ECHOES.averages, jnp.deg2rad(jnp.linspace(60.0, 100.0, 6)))
+POINT = {"flip_rad": FLIPS.flip_rad, "b1": 0.9, "noise_sd": NOISE_SD, "width": 0.1, "coils": 0.1,
+         "y": jnp.array([0.3, -0.2])}  # fmt: skip
+
+
+def differentiable(p, prior, operator, rician=False):
+    """Maps of noisy data, of which some move."""
+    _, x = phantom()
+    theta = replace(FLIPS, flip_rad=p["flip_rad"])
+    maps = COILS.at[0].multiply(1 + 1j * p["coils"])
+    x = x + noise(x.shape, 4) * (1 + p["y"][0]) + 0.1 * p["y"][1]
+    options: dict[str, Any] = {"known": replace(KNOWN, b1=p["b1"])}
+    if operator:
+        options |= {"operator": Coils(maps), "mask": np.ones(SHAPE, bool)}
+        x = Coils(COILS)(x)
+    if prior is not None:
+        options["prior"] = {"t2_s": prior(p["width"])}
+    x = jnp.abs(x) if rician else x
+    est = fit(theta, x, FREE, p["noise_sd"], rician=rician, **options)
+    assert isinstance(est.status, jax.core.Tracer) or (est.status == CONVERGED).all()
+    phases = list(est.phase_rad.values())
+    return est.value.t2_s, est.value.m0, phases, est.sd.t2_s, est.sd.m0, est.residual[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("prior", "operator", "rician"),
+    [
+        (joint.TotalVariation, True, False),
+        pytest.param(None, True, False, marks=pytest.mark.long),
+        pytest.param(joint.Quadratic, True, False, marks=pytest.mark.long),
+        pytest.param(joint.TotalVariation, False, True, marks=pytest.mark.long),
+        pytest.param(joint.Quadratic, False, True, marks=pytest.mark.long),
+    ],
+)
+def test_an_image_is_differentiable_in_all_it_is_made_of(prior, operator, rician):
+    f = partial(differentiable, prior=prior, operator=operator, rician=rician)
+    f(POINT)
+    check_gradient(f, POINT, rtol=1e-5, atol=1e-6)
+
+
 def test_a_transmit_field_scan_makes_flip_angles_right():
     rng = np.random.default_rng(4)
     q = mr.Tissue(
@@ -195,7 +257,7 @@ def test_bad_input_is_named():
         ({"prior": {"m0": prior["t2_s"]}}, "'m0'"),
         ({"prior": prior, "noise_sd": None}, "no noise_sd"),
         ({"prior": prior, "noise_sd": jnp.ones(SHAPE)}, "one number"),
-        ({"prior": prior, "rician": True}, "Gaussian"),
+        ({"operator": whole, "rician": True, **FULL}, "Gaussian"),
     ):
         with pytest.raises(InputError, match=words):
             every: Any = {"noise_sd": NOISE_SD} | options
