@@ -1,6 +1,6 @@
 """What a fit of a whole image minimises, and its derivatives.
 
-    Σ of -log p(y | A f(θ, q)) over data + Σ of -log p over maps
+Σ of -log p(y | A f(θ, q)) over data + Σ of -log p over maps
 """
 
 from collections.abc import Callable
@@ -9,24 +9,26 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact
+from jaxtyping import Array, Bool, Float, Inexact, PRNGKeyArray
 
 from mrphys.least_squares import Symmetric
 from mrphys.likelihood import bessel_ratio, rician_cost, rician_information
 from mrphys.neighbours import Neighbours
 from mrphys.noise import magnitude
 from mrphys.simulate import over_voxels
-from mrphys.voxelwise import Chunk, Model, Question, Rows, combined
+from mrphys.voxelwise import Chunk, Model, Question, Rows, as_rows, best_amplitudes, combined
 
 Numbers = Float[Array, "numbers voxels"]
 
 
 class Linear(NamedTuple):
-    """A model about a point: signals, their derivative in each coordinate, and A x / σ."""
+    """A model about a point: signals, their derivative in each coordinate, A x / σ, and what each
+    datum tells, beside a Gaussian one."""
 
     x: Inexact[Array, "voxels readouts"]
     slopes: Inexact[Array, "voxels numbers readouts"]
     seen: Inexact[Array, "..."]
+    told: Float[Array, "..."]
 
 
 class Image(eqx.Module):
@@ -54,14 +56,24 @@ class Image(eqx.Module):
         x = over_voxels(f, self.theta, (self.known, v.T), self.chunk)
         return jnp.where(self.inside[:, None], x, 0.0)
 
-    def linear(self, v: Numbers, polar: bool = False) -> Linear:
-        """About v. Amplitudes move along their real and imaginary axes, or `polar`: along their
-        size and across."""
-        f = eqx.Partial(_slopes, self.ask, polar)
+    def linear(self, v: Numbers, expected: bool = False) -> Linear:
+        """About v. `expected`: as deviations are taken, amplitudes along their size and across, not
+        along their real and imaginary axes, and magnitudes told for what they tell on average."""
+        f = eqx.Partial(_slopes, self.ask, expected)
         x, slopes = over_voxels(f, self.theta, (self.known, v.T), self.chunk)
         x = jnp.where(self.inside[:, None], x, 0.0)
         slopes = jnp.where(self.inside[:, None, None], slopes, 0.0)
-        return Linear(x, slopes, self.mixed(x))
+        seen = self.mixed(x)
+        return Linear(x, slopes, seen, self._told(seen, expected))
+
+    def _told(self, seen: Array, expected: bool) -> Array:
+        if not self.ask.rician:
+            return jnp.ones((), seen.real.dtype)
+        told = rician_information(magnitude(seen))
+        if not expected:  # On the noise floor, where that vanishes, the cost itself is curved.
+            _, pulled = jax.jvp(self.pull, (seen,), (jnp.ones_like(seen),))
+            told = jnp.maximum(told, -pulled)
+        return jnp.where(self.weight > 0, told, 0.0)
 
     def mixed(self, x: Array) -> Array:
         """A x / σ."""
@@ -107,15 +119,24 @@ class Image(eqx.Module):
         return down
 
     def curvature(self, v: Numbers, at: Linear, p: Numbers) -> Numbers:
-        """Positive, times p: of data what they tell on average (Gauss-Newton, Fisher scoring), of
-        priors that of the parabolas that touch them."""
-        moved = self.mixed(jnp.einsum("vnr,nv->vr", at.slopes, p))
-        if self.ask.rician:
-            moved = rician_information(magnitude(at.seen)) * moved
+        """Positive, times p: of data Gauss and Newton's (Fisher's of magnitudes), of priors that of
+        the parabolas that touch them."""
+        moved = at.told * self.mixed(jnp.einsum("vnr,nv->vr", at.slopes, p))
         bent = _back(at, self.unmixed(moved, at.x))
         for i, prior in self.priors:
             bent = bent.at[i].add(prior.touched(v[i], p[i]))
         return bent
+
+    def random_slope(self, v: Numbers, at: Linear, key: PRNGKeyArray) -> Numbers:
+        """Of mean 0, its covariance the curvature."""
+        of_data, *of_priors = jax.random.split(key, 1 + len(self.priors))
+        noise = jax.random.normal(of_data, at.seen.shape, at.seen.dtype)
+        if jnp.iscomplexobj(noise):
+            noise = noise * jnp.sqrt(2.0).astype(v.dtype)
+        slope = _back(at, self.unmixed(jnp.sqrt(at.told) * noise, at.x))
+        for (i, prior), key in zip(self.priors, of_priors, strict=True):
+            slope = slope.at[i].add(prior.random_slope(v[i], key))
+        return slope
 
     def bend(self, v: Numbers, at: Linear) -> Float[Array, "voxels numbers numbers"]:
         """-Σ pull ∂²(A f)/∂v∂v: what a curved model adds, of each voxel by itself."""
@@ -137,12 +158,17 @@ class Image(eqx.Module):
         """The curvature's blocks of one voxel, AᴴA / σ² taken to be `share`."""
         seen = at.slopes
         if self.ask.rician:
-            seen = seen * rician_information(magnitude(at.seen)).reshape(at.x.shape)[:, None]
+            seen = seen * at.told.reshape(at.x.shape)[:, None]
         gram = share * jnp.einsum("vnr,vmr->nmv", jnp.conj(at.slopes), seen).real
         for i, prior in self.priors:
             gram = gram.at[i, i].add(prior.stiffness(v[i]))
         gram += jnp.eye(len(v))[:, :, None] * jnp.where(self.inside, 0.0, 1.0)[None, None]
         return [[gram[i, j] for j in range(i + 1)] for i in range(len(v))]
+
+    def amplitudes(self, p: list[Array], x: Array) -> list[Array]:
+        """Those that fit signals x best where the unknowns are p."""
+        f = eqx.Partial(_amplitudes, self.ask)
+        return list(over_voxels(f, self.theta, (self.known, p, x), self.chunk))
 
     def share(self, v: Numbers) -> Array:
         """The mean of AᴴA's diagonal, over σ²: by one random vector."""
@@ -201,6 +227,12 @@ def _slopes(ask: Question, polar: bool, theta: Model, rows: Any) -> tuple[Array,
         else:
             moves += parts
     return _in_image(theta, expected), jnp.stack([_in_image(theta, m) for m in moves], axis=1)
+
+
+def _amplitudes(ask: Question, theta: Model, rows: Any) -> list[Array]:
+    known, p, x = rows
+    chunk = Chunk(theta, known, jnp.ones(x.shape[0], x.real.dtype), ask)
+    return best_amplitudes(chunk.directions(chunk.basis(p)), as_rows(theta, ask.data, x))
 
 
 def _bends(ask: Question, theta: Model, rows: Any) -> Array:

@@ -5,7 +5,7 @@ from abc import abstractmethod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
 from mrphys.bounds import Bounds
 
@@ -75,6 +75,17 @@ class Neighbours(eqx.Module):
             return sum((jnp.sum(weight * d**2) for d in self._differences(g)), jnp.zeros(())) / 2
 
         return self._slope(u) * jax.grad(parabola)(self._slope(u) * p)
+
+    def random_slope(self, u: Map, key: PRNGKeyArray) -> Map:
+        """Of mean 0, its covariance `touched`."""
+        weight = jnp.sqrt(self.prior.weight(self._squares(self._scale(u))))
+        noise = jax.random.normal(key, (len(self.shape), *self.shape), u.dtype)
+
+        def along(g: Map) -> Array:
+            steps = self._differences(g)
+            return sum(jnp.sum(weight * n * d) for n, d in zip(noise, steps, strict=True))
+
+        return self._slope(u) * jax.grad(along)(u)
 
     def stiffness(self, u: Map) -> Map:
         """About the diagonal of `touched`."""

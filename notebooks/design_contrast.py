@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Two tissues in a fixed time
 #
-# A gradient echo of flip α, TE and TR, repeated as often as time allows, shows two tissues unlike by
+# A gradient echo of flip α, TE and TR, repeated as often as time allows, shows two tissues with
 #
 # $$CNR = \frac{|S_1 - S_2|}{\sigma} \sqrt{\frac{T}{N\, TR}}, \qquad
 # S = m_0 \sin\alpha \frac{1 - E_1}{1 - E_1 \cos\alpha} e^{-TE/T_2^*}.$$
@@ -42,8 +42,8 @@ studies.draw(study).savefig(OUT / "design_contrast.png", dpi=110)
 # ## Against a search of every flip and TR
 #
 # Three variables are few enough to look everywhere: contrast over flip and TR, at the TE found. The
-# gradient's answer (cross) is the top of the hill. A ridge along the Ernst angle of the mean tissue,
-# cos α = E1, shows how little TR matters so long as the flip follows it.
+# gradient's answer (cross) is the top of the hill. The dotted line is the Ernst angle of the mean
+# T1, cos α = E1: the ridges lie beside it, T1 weighting above, proton density below.
 
 # %%
 white, grey = (mr.tissue.literature(name, 3.0) for name in ("white_matter", "grey_matter"))

@@ -1,5 +1,7 @@
-"""The examples of CONTRIBUTING.md do what it says of them."""
+"""The examples of CONTRIBUTING.md do what it says of them; notebooks can be read and imported."""
 
+import ast
+import importlib
 import re
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,8 @@ import mrphys as mr
 from oncology.timeline import integrate, steps_between
 from oncology.treatment import Plan
 from tests.laws import check_gradient
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.py"))
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +71,27 @@ def test_treatment(examples):
     np.testing.assert_allclose(whole, 0.4 * 1.5, rtol=1e-12)
     np.testing.assert_allclose(agent.kill(p, 0.0, 3.3) + agent.kill(p, 3.3, 14.0), whole)
     assert agent.kill(p, 0.0, 3.0) == 0
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_percent_format_and_its_imports_are_there(path):
+    text = path.read_text()
+    assert "format_name: percent" in text and "# %% [markdown]" in text
+    code = [cell for cell in text.split("\n# %%")[1:] if not cell.startswith(" [markdown]")]
+    written = [cell for cell in text.split("\n# %%")[1:] if cell.startswith(" [markdown]")]
+    assert code and all(ast.parse(cell) for cell in code)
+    assert all(line.startswith("#") for cell in written for line in cell.split("\n")[1:] if line)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                importlib.import_module(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
+
+
+def test_every_study_has_a_notebook():
+    studies = (Path(__file__).parents[1] / "learn/design_studies").glob("*.py")
+    names = {path.stem for path in studies} - {"__init__", "study"}
+    assert {f"design_{name}" for name in names} <= {path.stem for path in NOTEBOOKS}

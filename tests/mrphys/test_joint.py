@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 import mrphys as mr
 from mrphys import InputError, joint
-from mrphys.mapping import CONVERGED, MASKED, fit
+from mrphys.mapping import AT_BOUNDARY, CONVERGED, MASKED, fit
 from tests.laws import check_gradient
 from tests.mrphys.decay import Decay
 
@@ -110,10 +110,10 @@ def test_undersampled_data_of_coils_are_unmixed(monkeypatch):
     score = np.asarray((est.value.t2_s - q.t2_s) / est.sd.t2_s)
     assert abs(score.std() - 1) < 0.3 and abs(score.mean()) < 0.4
     monkeypatch.setattr(joint, "EXACT", 10)
-    monkeypatch.setattr(joint, "PROBES", 101)
+    monkeypatch.setattr(joint, "DRAWS", 101)
     jax.clear_caches()
-    probed = fit(ECHOES, y, FREE, NOISE_SD, operator=undersampled, **FULL)
-    off = np.asarray(probed.sd.t2_s / est.sd.t2_s) - 1
+    drawn = fit(ECHOES, y, FREE, NOISE_SD, operator=undersampled, **FULL)
+    off = np.asarray(drawn.sd.t2_s / est.sd.t2_s) - 1
     assert np.abs(off).max() > 0 and np.sqrt(np.mean(off**2)) < 0.1
 
 
@@ -191,35 +191,101 @@ def differentiable(p, prior, operator, rician=False):
     """Maps of noisy data, of which some move."""
     _, x = phantom()
     theta = replace(FLIPS, flip_rad=p["flip_rad"])
-    maps = COILS.at[0].multiply(1 + 1j * p["coils"])
     x = x + noise(x.shape, 4) * (1 + p["y"][0]) + 0.1 * p["y"][1]
     options: dict[str, Any] = {"known": replace(KNOWN, b1=p["b1"])}
     if operator:
+        maps = COILS * (1 + 1j * p["coils"] * jnp.asarray(GRID[0])[..., None, None])
         options |= {"operator": Coils(maps), "mask": np.ones(SHAPE, bool)}
         x = Coils(COILS)(x)
     if prior is not None:
         options["prior"] = {"t2_s": prior(p["width"])}
     x = jnp.abs(x) if rician else x
     est = fit(theta, x, FREE, p["noise_sd"], rician=rician, **options)
-    assert isinstance(est.status, jax.core.Tracer) or (est.status == CONVERGED).all()
     phases = list(est.phase_rad.values())
     return est.value.t2_s, est.value.m0, phases, est.sd.t2_s, est.sd.m0, est.residual[0, 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("prior", "operator", "rician"),
     [
         (joint.TotalVariation, True, False),
-        pytest.param(None, True, False, marks=pytest.mark.long),
-        pytest.param(joint.Quadratic, True, False, marks=pytest.mark.long),
-        pytest.param(joint.TotalVariation, False, True, marks=pytest.mark.long),
-        pytest.param(joint.Quadratic, False, True, marks=pytest.mark.long),
+        (None, True, False),
+        (joint.Quadratic, True, False),
+        (joint.TotalVariation, False, True),
+        (joint.Quadratic, False, True),
     ],
 )
 def test_an_image_is_differentiable_in_all_it_is_made_of(prior, operator, rician):
     f = partial(differentiable, prior=prior, operator=operator, rician=rician)
-    f(POINT)
     check_gradient(f, POINT, rtol=1e-5, atol=1e-6)
+
+
+def test_a_map_from_k_space_knows_how_flip_angles_move_it():
+    """One gradient; finite differences in the line of it."""
+    _, x = phantom()
+    y = undersampled(x) + noise((*x.shape, 4), 4) * (undersampled(x) != 0)
+    options: dict[str, Any] = FULL | {"prior": {"t2_s": joint.TotalVariation(0.1)}}
+
+    @jax.jit
+    def mean(flip_rad):
+        theta = replace(FLIPS, flip_rad=flip_rad)
+        est = fit(theta, y, FREE, NOISE_SD, operator=undersampled, **options)
+        return jnp.mean(est.value.t2_s)
+
+    slope = jax.jit(jax.grad(mean))(FLIPS.flip_rad)
+    h = 1e-4 * slope / jnp.linalg.norm(slope)
+    change = (mean(FLIPS.flip_rad + h) - mean(FLIPS.flip_rad - h)) / 2e-4
+    np.testing.assert_allclose(change, jnp.linalg.norm(slope), rtol=1e-5)
+
+
+@pytest.mark.long
+def test_nothing_moves_a_value_at_its_bound_or_outside_the_mask():
+    _, x = phantom()
+    mask = np.ones(SHAPE, bool)
+    mask[:, 3] = False
+
+    def maps(shift):
+        bounds = {"t2_s": (0.02, 0.07)}
+        y = whole((x + noise(x.shape, 4)) * (1 + shift))
+        est = fit(ECHOES, y, FREE, NOISE_SD, operator=whole, known=KNOWN, mask=mask, bounds=bounds)
+        return est.value.m0, est.status
+
+    (_, status), (slope, _) = jax.jvp(maps, (0.0,), (1.0,))
+    assert (status == AT_BOUNDARY).any() and (status == CONVERGED).any()
+    np.testing.assert_array_equal(slope == 0, status != CONVERGED)
+
+
+def magnitudes(shape, m0, seed=0):
+    """T2 60 ms, noise of sd 1."""
+    q = mr.Tissue(t1_s=jnp.ones(shape), t2_s=0.06, m0=m0)
+    x = mr.simulate(ECHOES, q)
+    return q, jnp.abs(x + noise(x.shape, seed) / NOISE_SD)
+
+
+@pytest.mark.long
+def test_magnitudes_with_a_prior_that_says_nothing_are_those_of_each_voxel():
+    _, m = magnitudes(SHAPE, 8.0)
+    alone = fit(ECHOES, m, FREE, 1.0)
+    est = fit(ECHOES, m, FREE, 1.0, prior={"t2_s": joint.Quadratic(1e4)})
+    sure = np.asarray(alone.status == CONVERGED)
+    assert sure.mean() > 0.9 and (np.asarray(est.status == CONVERGED) == sure).all()
+    for name in FREE:
+        for a, b in ((est.value, alone.value), (est.sd, alone.sd)):
+            found, expected = (np.asarray(getattr(q, name))[sure] for q in (a, b))
+            np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(est.residual, jnp.sqrt(jnp.mean(alone.residual**2)), rtol=0.02)
+
+
+def test_magnitudes_of_little_signal_are_not_biased_by_their_floor():
+    q, m = magnitudes((20, 20), 3.0)
+    prior = {"t2_s": joint.Quadratic(0.02)}
+    off = {}
+    for rician in (True, False):
+        est = fit(ECHOES, m, ("t2_s",), 1.0, known=q, prior=prior, rician=rician)
+        assert (est.status == CONVERGED).all()
+        off[rician] = float(jnp.mean(jnp.log(est.value.t2_s / 0.06)))
+    assert abs(off[True]) < 0.06 and off[False] > 0.4
 
 
 def test_a_transmit_field_scan_makes_flip_angles_right():
