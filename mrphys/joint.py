@@ -143,7 +143,9 @@ def minimise(
         def bent(p: Numbers) -> Numbers:
             return image.curvature(now.v, now.at, p) + stiff * p
 
-        step = solved(bent, damped, inside, slope, EXACTNESS)
+        outward = (jnp.abs(now.v) >= REACH) & (now.v * slope > 0)
+        free = inside & ~outward.at[unknowns:].set(False)
+        step = solved(bent, damped, free, slope, EXACTNESS)
         then, better = tried(now, step)
         near = small(now, step, slope, NEAR) & better & (now.damping < 1)
         return then._replace(done=then.done | near)
@@ -232,7 +234,7 @@ def deviations(image: Image, v: Numbers) -> Numbers:
     def sized(p: Numbers) -> Numbers:
         return jnp.where(seen, image.curvature(v, at, jnp.where(seen, p, 0.0) / size) / size, p)
 
-    most = 1 / (100 * v.size * float(jnp.finfo(v.dtype).eps))
+    most = 1 / (100 * len(v) * float(jnp.finfo(v.dtype).eps))
     if v.size <= EXACT:
         columns = jax.lax.map(lambda p: sized(p.reshape(v.shape)).reshape(-1), jnp.eye(v.size))
         variance = jnp.diagonal(jnp.linalg.inv((columns + columns.T) / 2)).reshape(v.shape)

@@ -408,7 +408,7 @@ def _check_image(
         problems.append(Problem("fit: prior", "no noise_sd", expected))
     if problems:
         raise InputError(*problems)
-    if not isinstance(data, Tracer) and not bool(jnp.isfinite(data).all()):
+    if not isinstance(data, Tracer) and not np.isfinite(np.asarray(data)).all():
         raise InputError(Problem("fit: x", "NaN or infinite values", "finite numbers"))
 
 
