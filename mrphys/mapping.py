@@ -298,7 +298,7 @@ def _fit_image(
         shape = jnp.shape(mask) if mask is not None else _shape_of_maps(known, start)
     fixed = with_fields(known, (*free,), [jnp.ones(()) for _ in free])
     kind = "complex" if operator is not None else _kind(model, fixed, data, rician)
-    rician = rician or (rician is None and kind == "magnitude")
+    rician = bool(rician or (rician is None and kind == "magnitude"))
     _check_image(
         data, shape, noise_sd, rician and operator is not None, free, options["linear"], prior
     )

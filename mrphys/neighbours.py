@@ -82,8 +82,7 @@ class Neighbours(eqx.Module):
         noise = jax.random.normal(key, (len(self.shape), *self.shape), u.dtype)
 
         def along(g: Map) -> Array:
-            steps = self._differences(g)
-            return sum(jnp.sum(weight * n * d) for n, d in zip(noise, steps, strict=True))
+            return jnp.sum(weight[None] * noise * jnp.stack(self._differences(g)))
 
         return self._slope(u) * jax.grad(along)(u)
 

@@ -42,8 +42,9 @@ studies.draw(study).savefig(OUT / "design_contrast.png", dpi=110)
 # ## Against a search of every flip and TR
 #
 # Three variables are few enough to look everywhere: contrast over flip and TR, at the TE found. The
-# gradient's answer (cross) is the top of the hill. The dotted line is the Ernst angle of the mean
-# T1, cos α = E1: the ridges lie beside it, T1 weighting above, proton density below.
+# gradient's answer (cross) is on the top of a ridge, along which TR matters little so long as the
+# flip follows it: T1 weighting, beyond the Ernst angle of the mean T1 (dotted, cos α = E1). Below
+# that angle is a lower ridge of proton density; between the two the tissues look alike.
 
 # %%
 white, grey = (mr.tissue.literature(name, 3.0) for name in ("white_matter", "grey_matter"))

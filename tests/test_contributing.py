@@ -88,7 +88,8 @@ def test_notebook_is_percent_format_and_its_imports_are_there(path):
         elif isinstance(node, ast.ImportFrom):
             module = importlib.import_module(str(node.module))
             for alias in node.names:
-                assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
 
 
 def test_every_study_has_a_notebook():
