@@ -6,6 +6,7 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
    epg, bloch                the engines: extended phase graphs, isochromats
    steady_state              closed forms of steady states and recoveries
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
+A  Encoding, encoding        coils, grids, trajectories, off-resonance, motion: A(x), A.H(y)
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
    field_maps, t2_spectrum   B1 and B0; how much decays at each T2
@@ -24,6 +25,7 @@ from mrphys import (
     coils,
     diffusion_kurtosis,
     diffusion_tensor,
+    encoding,
     epg,
     exchange,
     field_maps,
@@ -44,6 +46,7 @@ from mrphys import (
     units,
 )
 from mrphys.devices import use_cores
+from mrphys.encoding import Encoding
 from mrphys.errors import InputError, Problem
 from mrphys.exchange import Pool, SemiSolid
 from mrphys.information import cramer_rao
@@ -57,6 +60,7 @@ from mrphys.volume import Volume
 
 __version__ = "0.1.0"
 __all__ = [
+    "Encoding",
     "Estimate",
     "InputError",
     "Pool",
@@ -72,6 +76,7 @@ __all__ = [
     "cramer_rao",
     "diffusion_kurtosis",
     "diffusion_tensor",
+    "encoding",
     "epg",
     "exchange",
     "field_maps",

@@ -63,7 +63,7 @@ class Encoding(Linear):
 
         >>> A = Encoding.cartesian(jnp.ones((4, 6), bool))
         >>> A(jnp.ones((4, 6))).round(6)[2, 3]
-        Array(4.89897949+0.j, dtype=complex128)
+        Array(4.898979+0.j, dtype=complex128)
         """
         maps = None if coils is None else jnp.asarray(coils)
         weight = jnp.asarray(mask)
@@ -110,10 +110,11 @@ class Encoding(Linear):
         k = jnp.asarray(trajectory)
         axes = k.shape[-1]
         maps = None if coils is None else jnp.asarray(coils)
-        if shape is None and maps is None:
-            raise InputError(Problem("Encoding.noncartesian", "neither coils nor shape", "one"))
-        assert maps is not None or shape is not None
-        size = tuple(int(n) for n in shape) if shape is not None else maps.shape[-axes:]
+        if shape is None:
+            if maps is None:
+                raise InputError(Problem("Encoding.noncartesian", "neither coils nor shape", "one"))
+            shape = maps.shape[-axes:]
+        size = tuple(int(n) for n in shape)
         if not 1 <= axes <= 3 or len(size) != axes:
             found = f"points of {axes} axes, an image of {len(size)}"
             raise InputError(Problem("Encoding.noncartesian", found, "one to three of each"))

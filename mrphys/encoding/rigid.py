@@ -55,12 +55,14 @@ class RigidMotion(Linear):
 
     def __call__(self, x: Numbers, /) -> Complex[Array, "..."]:
         axes = len(self.voxel_mm)
+        x = jnp.asarray(x)
         x = jnp.expand_dims(x.astype(jnp.result_type(x.dtype, jnp.complex64)), -axes - 1)
         for plane, angle in self._turns():
             x = self._turned(x, plane, angle)
         return self._shifted(x, 1.0)
 
     def adjoint(self, y: Numbers, /) -> Complex[Array, "..."]:
+        y = jnp.asarray(y)
         x = self._shifted(y.astype(jnp.result_type(y.dtype, jnp.complex64)), -1.0)
         for plane, angle in reversed(self._turns()):
             x = self._turned(x, plane, -angle)
