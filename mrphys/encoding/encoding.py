@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -78,13 +80,14 @@ class Encoding(Linear):
             found = f"mask {grid}, coils {shape}"
             raise InputError(Problem("Encoding.cartesian", found, "one shape", cause))
         precision = jnp.zeros((), maps.dtype).real.dtype if maps is not None else float
-        weight = jnp.broadcast_to(weight, (*weight.shape[:-count], *shape)).astype(precision)
+        weight = weight.astype(precision)
         if not isinstance(weight, Tracer):
             check_finite("Encoding.cartesian: mask", weight)
-            taken = np.asarray(weight).reshape(-1, math.prod(shape)).any(axis=1)
+            taken = np.asarray(weight).reshape(-1, math.prod(grid)).any(axis=1)
             if not taken.all():
                 found = f"no sample in frame {int(np.argmin(taken))} of {taken.size}"
                 raise InputError(Problem("Encoding.cartesian: mask", found, "one sample or more"))
+            weight = _one_where_alike(weight, count)
         return Encoding(Cartesian(weight, shape), _received(maps, shape, weight.dtype))
 
     @staticmethod
@@ -218,9 +221,8 @@ class Encoding(Linear):
     def weighted(self, weight: Float[Array | np.ndarray, "..."]) -> "Encoding":
         """Each sample times a weight besides: a mask of some, the root of a density."""
         now = self.sampling.weight
-        _fits("Encoding.weighted", np.shape(weight), now.shape)
-        more = jnp.broadcast_to(jnp.asarray(weight, now.dtype), now.shape)
-        return eqx.tree_at(lambda A: A.sampling.weight, self, now * more)
+        _fits("Encoding.weighted", np.shape(weight), (*self.sampling.frames, *self.sampling.samples))
+        return eqx.tree_at(lambda A: A.sampling.weight, self, now * jnp.asarray(weight, now.dtype))
 
     def __call__(self, x: Numbers, /) -> Complex[Array, "..."]:
         y = self.sampling.spectrum(self._parts(x), self._inner, self._mixes)
@@ -273,8 +275,27 @@ class Encoding(Linear):
         """Of weights of samples in the sum over samples of AᴴA."""
         inner = weight.ndim - self.sampling.weight.ndim
         kernels = self.sampling.kernels(weight, inner, self._mixes)
-        at = -len(self.sampling.shape) - 1
-        return Gram(self, kernels if self.coils is None else jnp.expand_dims(kernels, at))
+        axes = len(self.sampling.shape)
+        order = tuple(sorted(range(axes), key=lambda axis: kernels.shape[axis - axes] > 1))
+        varying = sum(n > 1 for n in kernels.shape[-axes:])
+        kernels = _turned(kernels, order)
+        kernels = kernels if self.coils is None else jnp.expand_dims(kernels, -axes - 1)
+        return Gram(self._with_axes(order), kernels, order, varying)
+
+    def _with_axes(self, order: tuple[int, ...]) -> "Encoding":
+        """Of images whose axes are in another order."""
+        if order == tuple(range(len(order))) or isinstance(self.sampling, Along):
+            return self
+        shape = tuple(self.sampling.shape[axis] for axis in order)
+        coils, terms = self.coils, self.terms
+        if terms is not None:
+            voxels = terms.over_voxels
+            voxels = None if voxels is None else _turned(voxels, order)
+            terms = replace(
+                terms, over_samples=_turned(terms.over_samples, order), over_voxels=voxels
+            )
+        sampling = Cartesian(_turned(self.sampling.weight, order), shape)
+        return Encoding(sampling, None if coils is None else _turned(coils, order), terms)
 
     def _parts(self, x: Numbers) -> Complex[Array, "..."]:
         """Images of each term and coil, (..., *frames, *terms, *coils, *shape)."""
@@ -357,13 +378,20 @@ def _fits(where: str, shape: tuple[int, ...], samples: tuple[int, ...]) -> None:
 
 
 class Gram(eqx.Module):
-    """AᴴA by one convolution, its kernels made once."""
+    """AᴴA by one convolution, its kernels made once; along the axes in which they vary, which come
+    last, as transforms of contiguous axes cost least.
+
+    order    axes of space, as encoding and kernels have them
+    varying  how many of them
+    """
 
     encoding: Encoding
     kernels: Inexact[Array, "..."]
+    order: tuple[int, ...] = eqx.field(static=True)
+    varying: int = eqx.field(static=True)
 
     def __call__(self, x: Numbers, /) -> Complex[Array, "..."]:
-        encoding = self.encoding
+        encoding, back = self.encoding, tuple(int(i) for i in np.argsort(self.order))
         at = -len(encoding.sampling.shape) - 1 - (encoding.coils is not None)
 
         def multiply(z: Complex[Array, "..."]) -> Complex[Array, "..."]:
@@ -371,7 +399,23 @@ class Gram(eqx.Module):
                 return _times(z, self.kernels)
             return jnp.sum(_times(jnp.expand_dims(z, at - 1), self.kernels), axis=at)
 
-        return encoding._whole(encoding.sampling.convolved(encoding._parts(x), multiply))
+        z = encoding._parts(_turned(jnp.asarray(x), self.order))
+        z = encoding.sampling.convolved(z, multiply, self.varying)
+        return _turned(encoding._whole(z), back)
+
+
+def _turned(z: Inexact[Array, "..."], order: tuple[int, ...]) -> Inexact[Array, "..."]:
+    """The last axes in another order."""
+    before = z.ndim - len(order)
+    return jnp.transpose(z, (*range(before), *(before + axis for axis in order)))
+
+
+def _one_where_alike(weight: Float[Array, "..."], axes: int) -> Float[Array, "..."]:
+    """One entry on those of the last axes along which all are alike."""
+    for axis in range(weight.ndim - axes, weight.ndim):
+        first = jax.lax.slice_in_dim(weight, 0, 1, axis=axis)
+        weight = first if bool(jnp.all(weight == first)) else weight
+    return weight
 
 
 def _as_complex(x: Numbers) -> Complex[Array, "..."]:

@@ -68,7 +68,8 @@ def ifft(y: Images, axes: int) -> Images:
 class Cartesian(eqx.Module):
     """Samples on the grid: weight 0 where none is taken, 1 where one is.
 
-    Samples have the axes of the grid, zeros where none is taken; frames come before.
+    Samples have the axes of the grid, zeros where none is taken; frames come before. Weights have
+    one entry on an axis along which they are alike: AᴴA then needs no transform along it.
     """
 
     weight: Float[Array, "*frames_and_grid"]
@@ -104,9 +105,12 @@ class Cartesian(eqx.Module):
             weight = jnp.sum(weight, axis=range(len(self.frames)))
         return jnp.fft.ifftshift(weight, axes=range(-len(self.shape), 0))
 
-    def convolved(self, z: Images, multiply: Callable[[Images], Images]) -> Images:
-        """z with its spectrum multiplied by kernels; what is centred stays so."""
-        axes = tuple(range(-len(self.shape), 0))
+    def convolved(self, z: Images, multiply: Callable[[Images], Images], varying: int) -> Images:
+        """z with its spectrum multiplied by kernels, which vary along the last axes only; what is
+        centred stays so."""
+        axes = tuple(range(-varying, 0))
+        if not axes:
+            return multiply(z)
         return jnp.fft.ifftn(multiply(jnp.fft.fftn(z, axes=axes)), axes=axes)
 
 
@@ -192,9 +196,9 @@ class Along(eqx.Module):
         kernels = jnp.fft.fftn(jnp.fft.ifftshift(h, axes=axes), axes=axes) / math.prod(self.shape)
         return kernels.real if real else kernels
 
-    def convolved(self, z: Images, multiply: Callable[[Images], Images]) -> Images:
+    def convolved(self, z: Images, multiply: Callable[[Images], Images], varying: int) -> Images:
         """z with its spectrum multiplied by kernels."""
-        axes = tuple(range(-len(self.shape), 0))
+        axes = tuple(range(-varying, 0))
         twice = [2 * n for n in self.shape]
         back = jnp.fft.ifftn(multiply(jnp.fft.fftn(z, s=twice, axes=axes)), axes=axes)
         return back[(..., *[slice(0, n) for n in self.shape])]
