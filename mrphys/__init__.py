@@ -7,6 +7,7 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
    steady_state              closed forms of steady states and recoveries
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
 A  Encoding, encoding        coils, grids, trajectories, off-resonance, motion: A(x), A.H(y)
+x  reconstruct, reconstruction   images from y: adjoint, CG-SENSE, wavelets, TV, low rank
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
    field_maps, t2_spectrum   B1 and B0; how much decays at each T2
@@ -38,6 +39,7 @@ from mrphys import (
     noise,
     perfusion,
     phantom,
+    reconstruction,
     rf,
     sequence,
     steady_state,
@@ -52,6 +54,7 @@ from mrphys.exchange import Pool, SemiSolid
 from mrphys.information import cramer_rao
 from mrphys.mapping import Estimate, fit
 from mrphys.optimality import Uncertainty, uncertainty
+from mrphys.reconstruction import Reconstruction, reconstruct
 from mrphys.scan import simulate_scan
 from mrphys.simulate import jacobian, simulate
 from mrphys.spins import SpinCloud
@@ -65,6 +68,7 @@ __all__ = [
     "InputError",
     "Pool",
     "Problem",
+    "Reconstruction",
     "SemiSolid",
     "SpinCloud",
     "Tissue",
@@ -91,6 +95,8 @@ __all__ = [
     "noise",
     "perfusion",
     "phantom",
+    "reconstruct",
+    "reconstruction",
     "rf",
     "sequence",
     "simulate",

@@ -221,7 +221,9 @@ class Encoding(Linear):
     def weighted(self, weight: Float[Array | np.ndarray, "..."]) -> "Encoding":
         """Each sample times a weight besides: a mask of some, the root of a density."""
         now = self.sampling.weight
-        _fits("Encoding.weighted", np.shape(weight), (*self.sampling.frames, *self.sampling.samples))
+        _fits(
+            "Encoding.weighted", np.shape(weight), (*self.sampling.frames, *self.sampling.samples)
+        )
         return eqx.tree_at(lambda A: A.sampling.weight, self, now * jnp.asarray(weight, now.dtype))
 
     def __call__(self, x: Numbers, /) -> Complex[Array, "..."]:
@@ -238,6 +240,14 @@ class Encoding(Linear):
             b = self._by_coil(self.terms.over_samples)
             y = _times(jnp.expand_dims(y, self._terms_at), jnp.conj(b))
         return self._whole(self.sampling.image(y, self._inner, self._mixes))
+
+    @property
+    def taken(self) -> Bool[Array, "..."]:
+        return self._by_coil(self.sampling.weight != 0)
+
+    @property
+    def axes(self) -> int:
+        return len(self.sampling.shape)
 
     @property
     def normal(self) -> Callable[[Numbers], Complex[Array, "..."]]:

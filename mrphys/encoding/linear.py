@@ -4,8 +4,9 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Inexact
+from jaxtyping import Array, Bool, Complex, Inexact
 
 Numbers = Inexact[Array | np.ndarray, "..."]
 
@@ -31,6 +32,16 @@ class Linear(eqx.Module):
     def normal(self) -> Callable[[Numbers], Complex[Array, "..."]]:
         """AᴴA, a function of images. What it needs is computed here: keep it, and call it often."""
         return Normal(self)
+
+    @property
+    def taken(self) -> Bool[Array, "..."]:
+        """Where data are samples, along the last axes of y; all unless it says otherwise."""
+        return jnp.ones((), bool)
+
+    @property
+    def axes(self) -> int | None:
+        """How many of the last axes of x are of space; None where all are."""
+        return None
 
     def __matmul__(self, other: "Linear") -> "Linear":
         """x ↦ A (B x)."""
@@ -64,6 +75,14 @@ class Product(Linear):
 
     def adjoint(self, y: Numbers, /) -> Complex[Array, "..."]:
         return self.right.adjoint(self.left.adjoint(y))
+
+    @property
+    def taken(self) -> Bool[Array, "..."]:
+        return self.left.taken
+
+    @property
+    def axes(self) -> int | None:
+        return self.right.axes
 
     @property
     def normal(self) -> Callable[[Numbers], Complex[Array, "..."]]:

@@ -68,6 +68,10 @@ class RigidMotion(Linear):
             x = self._turned(x, plane, -angle)
         return jnp.sum(x, axis=-len(self.voxel_mm) - 1)
 
+    @property
+    def axes(self) -> int:
+        return len(self.voxel_mm)
+
     def _turns(self) -> list[tuple[tuple[int, int], Float[Array, " poses"]]]:
         """Planes, the first axis turning to the second, and angles, in order."""
         if len(self.voxel_mm) == 2:
