@@ -243,7 +243,7 @@ class Encoding(Linear):
 
     @property
     def taken(self) -> Bool[Array, "..."]:
-        return self._by_coil(self.sampling.weight != 0)
+        return self._by_coil(self.sampling.weight) != 0
 
     @property
     def axes(self) -> int:

@@ -1,7 +1,5 @@
 """The adjoint with densities: an image at once, from samples along any trajectory."""
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +11,9 @@ from mrphys.encoding.sampling import Along, Cartesian
 from mrphys.errors import InputError, Problem
 from mrphys.fourier import density_weights
 
-Kind = Literal["iterative", "areas", "none"]
-
 
 def density(
-    A: Encoding, kind: Kind = "iterative", iterations: int = 20
+    A: Encoding, kind: str = "iterative", iterations: int = 20
 ) -> Float[Array, "*frames samples"]:
     """w, the part of k-space that belongs to each sample, 1 on a full grid.
 

@@ -1,6 +1,6 @@
 """x from y, without training."""
 
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from mrphys.encoding import Encoding, Linear
 from mrphys.errors import InputError, Problem
 from mrphys.reconstruction import cg_sense
 from mrphys.reconstruction.data_term import DataTerm, data_term, misfit, sampled
-from mrphys.reconstruction.density import Kind, combined
+from mrphys.reconstruction.density import combined
 from mrphys.reconstruction.density import density as density_of
 from mrphys.reconstruction.discrepancy import find_weight
 from mrphys.reconstruction.low_rank import LowRank
@@ -29,20 +29,19 @@ METHODS: dict[str, type[Method]] = {
     "tv": TotalVariation,
     "low-rank": LowRank,
 }
-Name = Literal["adjoint", "cg-sense", "l1-wavelet", "tv", "low-rank"]
 
 
 def reconstruct(
     A: Linear,
     y: Inexact[Array | np.ndarray, "..."],
-    method: Name | Method = "cg-sense",
+    method: str | Method = "cg-sense",
     *,
     regularisation: ArrayLike | None = None,
     noise_sd: ArrayLike | None = None,
     iterations: int | None = None,
     tolerance: float | None = None,
     start: Inexact[Array | np.ndarray, "..."] | None = None,
-    density: Kind | Float[Array | np.ndarray, "..."] = "iterative",
+    density: str | Float[Array | np.ndarray, "..."] = "iterative",
     replicas: int = 0,
     key: PRNGKeyArray | None = None,
     differentiable: bool = False,
@@ -81,8 +80,8 @@ def reconstruct(
     y = _data(A, y)
     if noise_sd is not None:
         check_number("reconstruct: noise_sd", noise_sd)
-        if not isinstance(noise_sd, Tracer) and not 0 < float(jnp.asarray(noise_sd)) < jnp.inf:
-            found, expected = f"{float(jnp.asarray(noise_sd)):g}", "above 0, in the data's units"
+        if not isinstance(noise_sd, Tracer) and not 0 < float(np.asarray(noise_sd)) < np.inf:
+            found, expected = f"{float(np.asarray(noise_sd)):g}", "above 0, in the data's units"
             raise InputError(Problem("reconstruct: noise_sd", found, expected))
     if regularisation is not None:
         check_number("reconstruct: regularisation", regularisation)
@@ -150,7 +149,8 @@ def _searched(
     if isinstance(y, Tracer) or isinstance(noise_sd, Tracer):
         expected = "regularisation, as it is searched for outside of jit and grad"
         raise InputError(Problem("reconstruct", "traced data and no λ", expected))
-    wanted = 2 * float(data.count) * float(jnp.asarray(noise_sd)) ** 2
+    sd = float(np.asarray(noise_sd))
+    wanted = 2 * float(data.count) * sd**2
     typical = float(jnp.max(jnp.abs(data.b)) / data.bound)
 
     def discrepancy(by: float, near: Reconstruction | None) -> tuple[float, Reconstruction]:
@@ -160,7 +160,7 @@ def _searched(
         )
         return float(squares) / wanted, found
 
-    first = float(jnp.asarray(noise_sd)) * float(jnp.sqrt(data.bound))
+    first = sd * float(jnp.sqrt(data.bound))
     first = first**2 / typical**2 if isinstance(method, cg_sense.CGSense) else first
     _, result, found = find_weight(discrepancy, first)
     status = result.status if found else jnp.full_like(result.status, UNREACHED)
@@ -202,7 +202,7 @@ def _told(
 
 
 def _adjoint(
-    A: Linear, y: Complex[Array, "..."], kind: Kind | Float[Array | np.ndarray, "..."]
+    A: Linear, y: Complex[Array, "..."], kind: str | Float[Array | np.ndarray, "..."]
 ) -> Reconstruction:
     weights = None
     if isinstance(A, Encoding):

@@ -13,7 +13,7 @@ from mrphys.errors import InputError, Problem
 from mrphys.reconstruction.data_term import sampled
 from mrphys.reconstruction.density import density
 from mrphys.reconstruction.method import Method
-from mrphys.reconstruction.reconstruct import Name, reconstruct
+from mrphys.reconstruction.reconstruct import reconstruct
 from mrphys.units import check_count
 
 
@@ -29,7 +29,7 @@ class Replicas(eqx.Module):
 def pseudo_replicas(
     A: Linear,
     y: Inexact[Array | np.ndarray, "..."],
-    method: Name | Method = "cg-sense",
+    method: str | Method = "cg-sense",
     *,
     noise_sd: ArrayLike,
     replicas: int = 64,
@@ -49,8 +49,8 @@ def pseudo_replicas(
     Robson et al. 2008, doi:10.1002/mrm.21728.
     """
     check_count("pseudo_replicas: replicas", replicas, 2)
-    if not 0 < float(jnp.asarray(noise_sd)) < jnp.inf:
-        found = f"{float(jnp.asarray(noise_sd)):g}"
+    if not 0 < float(np.asarray(noise_sd)) < jnp.inf:
+        found = f"{float(np.asarray(noise_sd)):g}"
         raise InputError(
             Problem("pseudo_replicas: noise_sd", found, "above 0, in the data's units")
         )
@@ -69,7 +69,7 @@ def pseudo_replicas(
 def _moments(
     A: Linear,
     y: Complex[Array, "..."],
-    method: Name | Method,
+    method: str | Method,
     sd: Float[Array, ""],
     keys: PRNGKeyArray,
     options: dict[str, Any],

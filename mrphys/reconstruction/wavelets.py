@@ -37,6 +37,7 @@ def low_pass(name: str) -> Float[np.ndarray, " taps"]:
     return h * np.sqrt(2) / h.sum()
 
 
+@partial(jax.jit, static_argnames=("axes", "name", "levels"))
 def transform(
     x: Inexact[Array, "..."], axes: int, name: str = "db4", levels: int = 4
 ) -> Inexact[Array, "..."]:
@@ -54,6 +55,7 @@ def transform(
     return _packed(x, axes, partial(_forward, axes=axes, name=name, levels=levels))
 
 
+@partial(jax.jit, static_argnames=("axes", "name", "levels"))
 def inverse(
     c: Inexact[Array, "..."], axes: int, name: str = "db4", levels: int = 4
 ) -> Inexact[Array, "..."]:
