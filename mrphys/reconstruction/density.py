@@ -1,5 +1,7 @@
 """The adjoint with densities: an image at once, from samples along any trajectory."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +34,7 @@ def density(
         return jnp.ones_like(sampling.weight)
     k = sampling.k
     together = A.terms is not None and A.terms.mixes
-    apart = k.reshape(1 if together else -1, -1, k.shape[-1]) if k.ndim > 2 else k[None]
+    apart = k.reshape(1 if together else math.prod(k.shape[:-2]), -1, k.shape[-1])
     if kind == "areas":
         if isinstance(k, Tracer):
             raise InputError(Problem("density", "areas of a traced trajectory", "'iterative'"))
@@ -51,7 +53,7 @@ def _pipe_menon(
 ) -> Float[Array, " samples"]:
     twice = tuple(2 * n for n in sampling.shape)
     ones = jnp.ones(k.shape[0], k.dtype)
-    F = Along(2 * k, ones, twice, max(sampling.tolerance, 1e-5))
+    F = Along(2 * k, ones, twice, sampling.tolerance)
     triangle = jnp.ones((1,) * len(twice), k.dtype)
     for axis, n in enumerate(sampling.shape):
         along = np.maximum(1 - np.abs(np.arange(2 * n) - n) / n, 0) * 2

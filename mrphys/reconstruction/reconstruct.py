@@ -224,7 +224,10 @@ def _combined(
 def _weights(A: Encoding, given: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
     expected = (*A.sampling.frames, *A.sampling.samples)
     weights = jnp.asarray(given, A.sampling.weight.dtype)
-    if weights.shape != expected:
+    alike = len(weights.shape) == len(expected) and all(
+        m in (1, n) for m, n in zip(weights.shape, expected, strict=True)
+    )
+    if not alike:
         found = f"shape {weights.shape}"
         raise InputError(Problem("reconstruct: density", found, f"{expected}"))
     check_range("reconstruct: density", weights, 0.0, float("inf"), "")

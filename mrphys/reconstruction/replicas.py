@@ -71,7 +71,7 @@ def _moments(
     y: Complex[Array, "..."],
     method: str | Method,
     sd: Float[Array, ""],
-    keys: PRNGKeyArray,
+    keys: Array,
     options: dict[str, Any],
 ) -> tuple[Complex[Array, "..."], Float[Array, "..."]]:
     """Mean and Σ |x - x̄|², one replica after the other (Welford 1962, doi:10.2307/1266577)."""

