@@ -176,8 +176,9 @@ def compare(name: str, rounds: int, alone: list[str], rivals: Path) -> None:
         middle = f"{statistics.median(seconds) / typical:7.2f}" if typical else ""
         theirs = f"{min(seconds) / mine:7.2f}" if program != "mrphys" else ""
         off = np.linalg.norm(found[program] - found["mrphys"]) / np.linalg.norm(found["mrphys"])
+        fastest, median = 1e3 * min(seconds), 1e3 * statistics.median(seconds)
         print(
-            f"{name:18} {program:7} {1e3 * min(seconds):9.2f} {1e3 * statistics.median(seconds):9.2f} "
+            f"{name:18} {program:7} {fastest:9.2f} {median:9.2f} "
             f"{over:>8} {middle:>8} {theirs:>8} {off:8.1e}",
             flush=True,
         )

@@ -27,7 +27,7 @@ def workload(name: str, given: dict):
         fourier = operators.FastFourierOp(dim=(-2, -1))
         A = operators.CartesianMaskingOp(mask) @ fourier @ sensitivity
         if name == "cg-sense":
-            gram, b = A.gram, None
+            gram = A.gram
 
             def solve():
                 (b,) = A.H(y)

@@ -37,6 +37,8 @@ def grid_points(shape):
 COILS, POINTS = random(3, *GRID), RNG.uniform(-2.5, 2.5, (17, 2))
 MASK, MASKS = RNG.uniform(size=GRID) < 0.6, RNG.uniform(size=(4, *GRID)) < 0.6
 FRAMES = RNG.uniform(-2.4, 2.4, (4, 7, 2))
+LINE = np.arange(6)[:, None] % 2 * np.ones(GRID)
+COLUMNS = RNG.uniform(size=(4, 1, 5)) < 0.6
 BASIS, B0 = random(4, 2), RNG.uniform(-60, 60, GRID)
 R2, TIMES = RNG.uniform(0, 40, GRID), np.linspace(0.0, 0.01, 17)
 LINES = np.linspace(-0.004, 0.004, 5)[None]
@@ -74,6 +76,12 @@ CASES = {
     "coils": (Encoding.cartesian(MASK, COILS), GRID, lambda x: on_grid(x, COILS, MASK)),
     "series": (Encoding.cartesian(MASKS, COILS), (4, *GRID),
                lambda x: np.stack([on_grid(x[t], COILS, MASKS[t]) for t in range(4)])),
+    "lines": (Encoding.cartesian(LINE, COILS), GRID, lambda x: on_grid(x, COILS, LINE)),
+    "series of columns": (Encoding.cartesian(COLUMNS, COILS).subspace(BASIS), (2, *GRID),
+                          lambda x: np.stack([on_grid(np.tensordot(BASIS[t], x, 1), COILS,
+                                                      COLUMNS[t] * np.ones(GRID))
+                                              for t in range(4)])),
+    "all": (Encoding.cartesian(np.ones(GRID), COILS), GRID, lambda x: on_grid(x, COILS, 1)),
     "subspace": (Encoding.cartesian(MASKS, COILS).subspace(BASIS), (2, *GRID),
                  lambda x: np.stack([on_grid(np.tensordot(BASIS[t], x, 1), COILS, MASKS[t])
                                      for t in range(4)])),
