@@ -29,7 +29,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +50,7 @@ WANTED = {  # at most so many floors, or so much of the fastest rival
 N, COILS, SPOKES = 256, 8, 200
 
 
-def inputs(name: str) -> dict[str, np.ndarray]:
+def inputs(name: str) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     r = np.stack(np.meshgrid(*[np.linspace(-1, 1, N)] * 2, indexing="ij"))
     x = sum(
@@ -94,12 +96,16 @@ def ours(name: str, path: str) -> None:
     if name in FFTS:
         A = mr.Encoding.cartesian(given["mask"], given["coils"])
         method = name.split()[0]
-        options = {"iterations": 10} if method == "cg-sense" else {
-            "iterations": 50, "regularisation": given["weight"],
-        }  # fmt: skip
+        wavelets = method == "l1-wavelet"
+        weight, iterations = (given["weight"], 50) if wavelets else (None, 10)
 
-        def run():
-            return mr.reconstruct(A, given["y"], method, tolerance=0.0, **options).image
+        def solve():
+            return mr.reconstruct(
+                A, given["y"], method,
+                regularisation=weight, iterations=iterations, tolerance=0.0,
+            ).image  # fmt: skip
+
+        run = solve
     else:
 
         def encoded(k):
@@ -112,8 +118,7 @@ def ours(name: str, path: str) -> None:
 
         call = jax.jit(encoded if name == "nufft" else jax.grad(cost))
 
-        def run():
-            return call(given["k"])
+        run = partial(call, given["k"])
 
     floor = []
     if name in FFTS:
@@ -148,7 +153,8 @@ def compare(name: str, rounds: int, alone: list[str], rivals: Path) -> None:
     """The rows of one workload."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/in.npz"
-        np.savez(path, **inputs(name))
+        arrays: Any = inputs(name)
+        np.savez(path, **arrays)
         commands = {"mrphys": [sys.executable, str(HERE), "--one", name, path]}
         for rival, played in PLAYED.items():
             if name in played and rivals.exists():

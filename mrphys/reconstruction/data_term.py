@@ -33,19 +33,24 @@ class DataTerm(eqx.Module):
     axes: int = eqx.field(static=True)
 
 
-def data_term(A: Linear, y: Complex[Array, "..."], axes: int) -> DataTerm:
+def data_term(A: Linear, y: Complex[Array, "..."]) -> DataTerm:
     """Of data y."""
-    taken = jnp.broadcast_to(sampled(A, y), y.shape)
     b, normal = A.H(y), A.normal
-    squares = jnp.sum(jnp.where(taken, y.real**2 + y.imag**2, 0))
-    count = jnp.sum(taken, dtype=squares.dtype)
+    squares = power(A, y)
+    count = jnp.sum(jnp.broadcast_to(sampled(A, y), y.shape), dtype=squares.dtype)
+    axes = b.ndim if A.axes is None else A.axes
     return DataTerm(normal, b, squares, count, largest(A, normal, b), axes)
 
 
 def misfit(A: Linear, x: Complex[Array, "..."], y: Complex[Array, "..."]) -> Float[Array, ""]:
     """|A x - y|², where samples were taken."""
-    left = A(x) - y
-    return jnp.sum(jnp.where(sampled(A, y), left.real**2 + left.imag**2, 0))
+    return power(A, A(x) - y)
+
+
+def power(A: Linear, y: Complex[Array, "..."]) -> Float[Array, ""]:
+    """|y|², where samples were taken; not finite where any number is not, a sample or none."""
+    each = y.real**2 + y.imag**2
+    return jnp.sum(jnp.where(sampled(A, y), each, 0 * each))
 
 
 def sampled(A: Linear, y: Complex[Array, "..."]) -> Bool[Array, "..."]:

@@ -1,4 +1,4 @@
-"""The adjoint with densities: an image at once, from samples along any trajectory."""
+"""How much of k-space each sample of a trajectory stands for."""
 
 import math
 
@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Float
 
-from mrphys.encoding import Encoding, Linear
+from mrphys.encoding import Encoding
 from mrphys.encoding.sampling import Along, Cartesian
 from mrphys.errors import InputError, Problem
 from mrphys.fourier import density_weights
@@ -67,23 +67,3 @@ def _pipe_menon(
         return w / jnp.maximum(met, 0.1 * w)
 
     return jax.lax.fori_loop(0, iterations, improve, ones)
-
-
-def combined(
-    A: Linear, y: Complex[Array, "..."], weights: Float[Array, "..."] | None
-) -> Complex[Array, "..."]:
-    """Aᴴ W y / Σ_c |c_c|²: coils combined as their sensitivities say, 0 where none receives.
-
-    Roemer et al. 1990, doi:10.1002/mrm.1910160203.
-    """
-    if weights is not None and isinstance(A, Encoding):
-        by_coil = (
-            weights if A.coils is None else jnp.expand_dims(weights, -len(A.sampling.samples) - 1)
-        )
-        y = y * by_coil.reshape(*[1] * (y.ndim - by_coil.ndim), *by_coil.shape)
-    x = A.H(y)
-    if not isinstance(A, Encoding) or A.coils is None:
-        return x
-    received = jnp.sum(A.coils.real**2 + A.coils.imag**2, axis=0)
-    received = received.reshape(*[1] * (x.ndim - received.ndim), *received.shape)
-    return jnp.where(received > 0, x / jnp.where(received > 0, received, 1), 0)

@@ -9,12 +9,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Complex, Float, Inexact, PRNGKeyArray
 
-from mrphys.encoding import Encoding, Linear
+from mrphys.encoding import Linear
 from mrphys.errors import InputError, Problem
 from mrphys.reconstruction import cg_sense
-from mrphys.reconstruction.data_term import DataTerm, data_term, misfit, sampled
-from mrphys.reconstruction.density import combined
-from mrphys.reconstruction.density import density as density_of
+from mrphys.reconstruction.adjoint import adjoint
+from mrphys.reconstruction.data_term import DataTerm, data_term, misfit
 from mrphys.reconstruction.discrepancy import find_weight
 from mrphys.reconstruction.low_rank import LowRank
 from mrphys.reconstruction.method import Found, Method, Stop
@@ -77,7 +76,8 @@ def reconstruct(
     >>> reconstruct(A, A(jnp.eye(4)), "cg-sense").image.real.round(6)[1]
     Array([0., 1., 0., 0.], dtype=float64)
     """
-    y = _data(A, y)
+    y = jnp.asarray(y)
+    y = y.astype(jnp.result_type(y.dtype, jnp.complex64))
     if noise_sd is not None:
         check_number("reconstruct: noise_sd", noise_sd)
         if not isinstance(noise_sd, Tracer) and not 0 < float(np.asarray(noise_sd)) < np.inf:
@@ -91,7 +91,9 @@ def reconstruct(
         raise InputError(Problem("reconstruct: replicas", "no noise_sd", "that of a datum"))
     key = jax.random.key(0) if key is None else key
     if isinstance(method, str) and method == "adjoint":
-        result = _adjoint(A, y, density)
+        found, squares, left, count = adjoint(A, y, density)
+        _seen(y, squares)
+        result = _told(found, jnp.zeros_like(squares), left, count)
     else:
         chosen = _method(method, settings)
         stop = Stop(
@@ -126,16 +128,16 @@ def _searched(
     stop: Stop,
     key: PRNGKeyArray,
 ) -> Reconstruction:
-    image = jax.eval_shape(A.H, y)
-    axes = len(image.shape) if A.axes is None else A.axes
-    method.check(image.shape, axes)
-    at = jnp.zeros(image.shape, image.dtype)
+    data = _prepared(A, y)
+    _seen(y, data.squares)
+    image = data.b
+    method.check(image.shape, data.axes)
+    at = jnp.zeros_like(image)
     if start is not None:
         at = jnp.asarray(start, image.dtype)
         if at.shape != image.shape:
             found = f"shape {at.shape}"
             raise InputError(Problem("reconstruct: start", found, f"{image.shape}"))
-    data = _prepared(A, y, axes)
     if weight is not None or noise_sd is None:
         if weight is None and method.needs_weight:
             expected = "regularisation, or noise_sd, from which it is found"
@@ -167,9 +169,7 @@ def _searched(
     return eqx.tree_at(lambda r: r.status, result, status)
 
 
-@eqx.filter_jit
-def _prepared(A: Linear, y: Complex[Array, "..."], axes: int) -> DataTerm:
-    return data_term(A, y, axes)
+_prepared = eqx.filter_jit(data_term)
 
 
 @eqx.filter_jit
@@ -201,60 +201,17 @@ def _told(
     return Reconstruction(found.x, None, weight, left, found.iterations, found.history, status)
 
 
-def _adjoint(
-    A: Linear, y: Complex[Array, "..."], kind: str | Float[Array | np.ndarray, "..."]
-) -> Reconstruction:
-    weights = None
-    if isinstance(A, Encoding):
-        weights = density_of(A, kind) if isinstance(kind, str) else _weights(A, kind)
-    return _combined(A, y, weights)
-
-
-@eqx.filter_jit
-def _combined(
-    A: Linear, y: Complex[Array, "..."], weights: Float[Array, "..."] | None
-) -> Reconstruction:
-    x = combined(A, y, weights)
-    taken = jnp.broadcast_to(sampled(A, y), y.shape)
-    count, nothing = jnp.sum(taken, dtype=x.real.dtype), jnp.zeros((), x.real.dtype)
-    at_once = Found(x, jnp.zeros((), int), jnp.zeros(0, x.real.dtype), jnp.ones((), bool))
-    return _told(at_once, nothing, misfit(A, x, y), count)
-
-
-def _weights(A: Encoding, given: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
-    expected = (*A.sampling.frames, *A.sampling.samples)
-    weights = jnp.asarray(given, A.sampling.weight.dtype)
-    alike = len(weights.shape) == len(expected) and all(
-        m in (1, n) for m, n in zip(weights.shape, expected, strict=True)
-    )
-    if not alike:
-        found = f"shape {weights.shape}"
-        raise InputError(Problem("reconstruct: density", found, f"{expected}"))
-    check_range("reconstruct: density", weights, 0.0, float("inf"), "")
-    return weights
-
-
-def _data(A: Linear, y: Inexact[Array | np.ndarray, "..."]) -> Complex[Array, "..."]:
-    """Complex, looked at."""
-    y = jnp.asarray(y)
-    y = y.astype(jnp.result_type(y.dtype, jnp.complex64))
-    jax.eval_shape(A.H, y)  # which knows the shape of its data
-    if not isinstance(y, Tracer):
-        power = float(_power(A, y))
-        if not np.isfinite(power):
-            check_finite("reconstruct: data", y, "a file cut short, or a division by 0 before")
-        if power == 0:
-            found, expected = "0 wherever samples were taken", "a signal"
-            cause = "the mask of another scan, or lines that were never filled"
-            raise InputError(Problem("reconstruct: data", found, expected, cause))
-    return y
-
-
-@eqx.filter_jit
-def _power(A: Linear, y: Complex[Array, "..."]) -> Float[Array, ""]:
-    """|y|², NaN and infinite where any datum is."""
-    scale = y.real**2 + y.imag**2
-    return jnp.sum(jnp.where(sampled(A, y), scale, 0 * scale))
+def _seen(y: Complex[Array, "..."], squares: Float[Array, ""]) -> None:
+    """Raises InputError unless data are finite and some not 0."""
+    if isinstance(squares, Tracer):
+        return
+    power = float(squares)
+    if not np.isfinite(power):
+        check_finite("reconstruct: data", y, "a file cut short, or a division by 0 before")
+    if power == 0:
+        found, expected = "0 wherever samples were taken", "a signal"
+        cause = "the mask of another scan, or lines that were never filled"
+        raise InputError(Problem("reconstruct: data", found, expected, cause))
 
 
 def _method(method: str | Method, settings: dict[str, Any]) -> Method:
