@@ -12,7 +12,7 @@ l1-wavelet  the same with db4, 4 levels and 50 iterations of FISTA (MRpro: its p
 points      cg-sense and l1-wavelet of ours with points of the grid left out by chance, which needs
             transforms along both axes
 nufft       200 spokes of 256 samples to a relative error of 5e-4
-gradient    of ½|A x - y|² in all points of that trajectory
+gradient    of ½|A x - y|² in all points of that trajectory (MRpro: pytorch-finufft beneath it)
 
 floor       bare FFTs of 8 x 256², in the same process as ours: 21 for 10 iterations and Aᴴ y, 101
             for 50
