@@ -40,7 +40,7 @@ def receiver_noise(
 ) -> Complex[Array, "..."]:
     """y + η of coils that hear the same noise: Ψ = E[η ηᴴ], samples independent of one another.
 
-    η = L n with L Lᴴ = Ψ and n complex Gaussian, E|n|² = 1: coils of sd σ in each part, independent,
+    η = L n with L Lᴴ = Ψ and n complex Gaussian, E|n|² = 1: independent coils of sd σ in each part
     have Ψ = 2 σ² I. `axis` is that of the coils. Differentiable in y and Ψ, which is positive
     definite: elsewhere the result is not a number.
     """

@@ -107,8 +107,12 @@ def _kernels(
         ],
         axis=1,
     ).reshape(coils * len(offsets), -1)
-    values, vectors = jnp.linalg.eigh(patches @ jnp.conj(patches.T))
+    many = patches.shape[0] > patches.shape[1]
+    gram = jnp.conj(patches.T) @ patches if many else patches @ jnp.conj(patches.T)
+    values, vectors = jnp.linalg.eigh(gram)
     kept = jnp.where(values > null_space**2 * values[-1], 1.0, 0.0).astype(values.dtype)
+    if many:
+        vectors, kept = patches @ vectors, kept / jnp.where(kept > 0, values, 1.0)
     p = (vectors * kept[None]) @ jnp.conj(vectors.T)
     p = p.reshape(coils, len(offsets), coils, len(offsets))
     between = offsets[:, None] - offsets[None] + kernel - 1
