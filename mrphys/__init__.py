@@ -6,6 +6,8 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
    epg, bloch                the engines: extended phase graphs, isochromats
    steady_state              closed forms of steady states and recoveries
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
+φ  trajectory, coils         where samples lie, under hardware limits; what each coil hears
+y  RawData, io.read_raw      samples of ISMRMRD, fastMRI or `simulate_scan`, ready for A
 A  Encoding, encoding        coils, grids, trajectories, off-resonance, motion: A(x), A.H(y)
 x  reconstruct, reconstruction   images from y: adjoint, CG-SENSE, wavelets, TV, low rank
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
@@ -45,6 +47,7 @@ from mrphys import (
     steady_state,
     t2_spectrum,
     tissue,
+    trajectory,
     units,
 )
 from mrphys.devices import use_cores
@@ -54,6 +57,7 @@ from mrphys.exchange import Pool, SemiSolid
 from mrphys.information import cramer_rao
 from mrphys.mapping import Estimate, fit
 from mrphys.optimality import Uncertainty, uncertainty
+from mrphys.raw import RawData
 from mrphys.reconstruction import Reconstruction, reconstruct
 from mrphys.scan import simulate_scan
 from mrphys.simulate import jacobian, simulate
@@ -68,6 +72,7 @@ __all__ = [
     "InputError",
     "Pool",
     "Problem",
+    "RawData",
     "Reconstruction",
     "SemiSolid",
     "SpinCloud",
@@ -104,6 +109,7 @@ __all__ = [
     "steady_state",
     "t2_spectrum",
     "tissue",
+    "trajectory",
     "uncertainty",
     "units",
     "use_cores",

@@ -264,4 +264,6 @@ class RawData:
 
 
 def _middle(shape: tuple[int, ...], size: Any) -> tuple[slice, ...]:
-    return tuple(slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in zip(shape, size, strict=True))
+    return tuple(
+        slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in zip(shape, size, strict=True)
+    )

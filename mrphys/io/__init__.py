@@ -10,6 +10,7 @@ from mrphys.io.ismrmrd_reader import read_ismrmrd
 from mrphys.io.nifti import read_nifti, write_nifti
 from mrphys.io.output import prepare_output_folder, whole_file, write_text
 from mrphys.io.pulseq import read_pulseq
+from mrphys.io.pulseq_readouts import write_readouts
 from mrphys.io.pulseq_writer import write_pulseq
 from mrphys.io.raw import read_raw
 from mrphys.io.raw_writer import write_raw
@@ -31,6 +32,7 @@ __all__ = [
     "write_nifti",
     "write_pulseq",
     "write_raw",
+    "write_readouts",
     "write_results",
     "write_text",
 ]

@@ -105,9 +105,7 @@ def _on_grid(lines: Sequence[Line], space: Space) -> np.ndarray | None:
     return steps
 
 
-def _grid(
-    where: str, lines: Sequence[Line], space: Space, steps: np.ndarray
-) -> dict[str, Any]:
+def _grid(where: str, lines: Sequence[Line], space: Space, steps: np.ndarray) -> dict[str, Any]:
     names, sizes, index = _indices(lines)
     nx, ny, nz = space.encoded
     if np.any(steps < 0) or np.any(steps >= np.array([ny, nz])):
@@ -173,7 +171,9 @@ def _along(where: str, lines: Sequence[Line], space: Space) -> dict[str, Any]:
     groups = [np.flatnonzero(number == i) for i in range(int(np.prod(sizes)))]
     lengths = {sum(lines[i].data.shape[1] for i in group) for group in groups}
     if len(lengths) > 1:
-        cause = "an interrupted scan, or counters of a dynamic series that differ from frame to frame"
+        cause = (
+            "an interrupted scan, or counters of a dynamic series that differ from frame to frame"
+        )
         found = f"images of {min(lengths)} to {max(lengths)} samples"
         raise InputError(Problem(where, found, "as many in each", cause))
     y = np.stack([np.concatenate([lines[i].data for i in group], axis=1) for group in groups])

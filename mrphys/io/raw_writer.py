@@ -12,8 +12,6 @@ from mrphys.io.output import whole_file
 from mrphys.raw import RawData
 
 
-
-
 def write_raw(path: str | Path, raw: RawData) -> None:
     """Write RawData as ISMRMRD in HDF5, whole or not at all: one acquisition for each readout, that
     `read_raw` gives back. Averages are written as their mean, the noise scan first. Values are
