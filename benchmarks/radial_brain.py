@@ -63,7 +63,7 @@ def read_archive(path: Path) -> RawData:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("archive", type=Path)
     parser.add_argument("--out", type=Path, default=Path(".cache/data"))
     given = parser.parse_args()

@@ -103,6 +103,10 @@ class RawData:
         return self.y.shape[len(self.series)]
 
     @property
+    def _real(self) -> np.dtype:
+        return np.finfo(self.y.dtype).dtype
+
+    @property
     def readouts(self) -> int:
         """Of a trajectory, in each image."""
         return 0 if self.trajectory is None else self.trajectory.shape[-2] // max(self.readout, 1)
@@ -182,7 +186,7 @@ class RawData:
 
     def _k(self) -> Float[np.ndarray, "..."]:
         assert self.trajectory is not None
-        return self.trajectory.astype(self.y.real.dtype)
+        return self.trajectory.astype(self._real)
 
     def density(self) -> Float[np.ndarray, "..."]:
         """What each sample weighs in an adjoint: its part of k-space in cells of a cycle per field
@@ -193,11 +197,11 @@ class RawData:
         axes = len(self.shape)
         each = self.trajectory.reshape(-1, *self.trajectory.shape[-2:])
         weights = np.stack([density_weights(k, (1.0,) * axes) for k in each])
-        return weights.reshape(self.trajectory.shape[:-1]).astype(self.y.real.dtype)
+        return weights.reshape(self.trajectory.shape[:-1]).astype(self._real)
 
     def images(self) -> Complex[Array, "..."]:
         """(*series, coils, *shape), the adjoint of each coil, samples weighed by their density."""
-        w = np.expand_dims(self.density(), len(self.series)).astype(self.y.real.dtype)
+        w = np.expand_dims(self.density(), len(self.series)).astype(self._real)
         samples = np.expand_dims(self.mask, len(self.series)) if self.mask is not None else 1.0
         y = jnp.asarray((self.y * w * samples).astype(self.y.dtype))
         if self.mask is not None:

@@ -105,7 +105,7 @@ def _inati(
     x = jnp.sum(jnp.conj(along(mean)) * y, axis=0)
 
     def turn(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        x, _ = state
+        x = state[0]
         c = y * jnp.conj(x)[None]
         for axis in every:
             c = _box(c, axis, width)

@@ -1,6 +1,7 @@
 """Raw k-space in, as the fastMRI data set stores it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +18,14 @@ def read_fastmri(path: str | Path) -> RawData:
     Oversampling of the readout is cut where the header tells of it.
 
     Raises InputError for a file that is missing, damaged or of another format, a header that the
-    `ismrmrd` package rejects, a mask of another shape, samples that are not finite, and none at all.
+    `ismrmrd` package rejects, a mask of another shape, samples that are not finite,
+    and none at all.
 
     Source: Zbontar et al. 2018, arXiv:1811.08839.
     """
     where = str(path)
-    with open_hdf5(path) as file:
+    with open_hdf5(path) as opened:
+        file: Any = opened
         if "kspace" not in file:
             there = ", ".join(file) or "nothing"
             raise InputError(Problem(where, f"HDF5 that holds {there}", "kspace of fastMRI"))

@@ -37,19 +37,22 @@ def read_ismrmrd(path: str | Path) -> RawData:
     referred to the images' dwell time and the header's noise bandwidth. Positions and directions
     are taken as the patient's (LPS).
 
-    Navigators, phase correction and calibration that is not of images are left out, as are encodings
-    after the first; lines of EPI are not corrected for delays.
+    Navigators, phase correction and calibration that is not of images are left out, as are
+    encodings after the first; lines of EPI are not corrected for delays.
 
     Raises InputError for a file that is missing, damaged or of another format, a header that the
     `ismrmrd` package rejects, no line of an image, samples that are not finite, readouts of
-    different coils, lines beyond the matrix, and readouts without the trajectory their header names.
+    different coils, lines beyond the matrix, and readouts without the trajectory that their header
+    names.
 
     Source: Inati et al. 2017, doi:10.1002/mrm.26089.
     """
     where = str(path)
     with open_hdf5(path) as file:
         try:
-            group = next(group for group in _groups(file) if "xml" in group and "data" in group)
+            group: Any = next(
+                group for group in _groups(file) if "xml" in group and "data" in group
+            )
             xml, rows = group["xml"][0], group["data"][:]
         except StopIteration:
             there = ", ".join(file) or "nothing"
@@ -86,8 +89,8 @@ def header(where: str, xml: bytes | str) -> tuple[Space, float]:
         read: Any = ismrmrd.xsd.CreateFromDocument(xml)
         encoding = read.encoding[0]
         spaces = (encoding.encodedSpace, encoding.reconSpace)
-        sizes = [tuple(int(getattr(s.matrixSize, a)) for a in "xyz") for s in spaces]
-        fovs = [tuple(float(getattr(s.fieldOfView_mm, a)) for a in "xyz") for s in spaces]
+        sizes = [(int(m.x), int(m.y), int(m.z)) for m in (s.matrixSize for s in spaces)]
+        fovs = [(float(f.x), float(f.y), float(f.z)) for f in (s.fieldOfView_mm for s in spaces)]
     except Exception as error:  # whatever its XML parser finds wrong
         found = f"a header that the ismrmrd package rejects ({type(error).__name__}: "
         found += f"{_first(error)})"

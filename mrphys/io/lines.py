@@ -168,7 +168,7 @@ def _along(where: str, lines: Sequence[Line], space: Space) -> dict[str, Any]:
     names, sizes, index = _indices(lines)
     axes = 3 if space.shown[2] > 1 else 2
     number = np.ravel_multi_index(tuple(index.T), sizes) if sizes else np.zeros(len(lines), int)
-    groups = [np.flatnonzero(number == i) for i in range(int(np.prod(sizes)))]
+    groups = [np.flatnonzero(number == i).tolist() for i in range(int(np.prod(sizes)))]
     lengths = {sum(lines[i].data.shape[1] for i in group) for group in groups}
     if len(lengths) > 1:
         cause = (

@@ -116,7 +116,7 @@ def _header(raw: RawData) -> bytes:
     kind = xsd.trajectoryType.CARTESIAN if grid else xsd.trajectoryType.OTHER
     about = raw.provenance
     timing = {"RepetitionTime": "TR", "EchoTime": "TE", "InversionTime": "TI"}
-    times = {
+    times: dict[str, Any] = {
         key: [1e3 * v for v in np.atleast_1d(about[name]).tolist()]
         for name, key in timing.items()
         if name in about

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +27,7 @@ def spiral(
 ) -> Float[Array, "interleaves samples 2"]:
     """Spirals from the middle out to |k| = matrix / 2, turned evenly, in the shortest time.
 
-    A turn moves outwards by interleaves / density(r) cycles per field of view, r = |k| / (matrix/2):
+    A turn moves outwards by interleaves / density(r) cycles per field of view, r = 2|k| / matrix:
     density 1 is Nyquist's, a number or a function of r; lambda r: 1.5 - r, say, has more in the
     middle. Along the curve the speed is the largest that gradient and slew rate allow: with v the
     speed and κ the curvature in arc length s,
@@ -95,7 +96,7 @@ def _speed(length: np.ndarray, curvature: np.ndarray, fastest: float, slew: floa
         speed = np.empty_like(most)
         now = min(start, most[order[0]])
         speed[order[0]] = now
-        for before, here in zip(order[:-1], order[1:], strict=True):
+        for before, here in pairwise(order):
             left = slew**2 - (curvature[before] * now**2) ** 2
             gained = 2 * math.sqrt(max(left, 0.0)) * step[min(before, here)]
             now = min(math.sqrt(now**2 + gained), most[here])
