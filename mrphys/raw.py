@@ -160,9 +160,10 @@ class RawData:
         return replace(self, y=y.astype(self.y.dtype), noise=noise, noise_ratio=1.0)
 
     def edge_noise_sd(self) -> float:
-        """The sd of the real part of noise from the outermost tenth of k-space, where magnitudes
-        are Rayleigh and their median σ sqrt(2 ln 2): an upper bound, as signal is there as well.
-        For want of a scan of noise. Raises InputError where nothing was sampled there."""
+        """The sd of the real part of noise from the outermost tenth of k-space, for want of a scan
+        of noise: half the median eigenvalue of the coils' covariance there, as signal fills few of
+        many coils' combinations. Of few coils an upper bound. Raises InputError where less than 16
+        samples, or twice the coils, were taken there."""
         if self.mask is not None:
             places = np.meshgrid(
                 *[np.abs(np.arange(n) - n // 2) / (n / 2) for n in self.shape], indexing="ij"
@@ -174,11 +175,12 @@ class RawData:
             share = self.trajectory / np.maximum(reach, 1e-6)
             outside = np.linalg.norm(share, axis=-1) > 0.9
         there = np.moveaxis(self.y, len(self.series), 0)[:, outside]
-        if there.shape[1] < 16:
+        least = max(16, 2 * self.coils)
+        if there.shape[1] < least:
             found = f"{there.shape[1]} samples in the outermost tenth of k-space"
-            raise InputError(Problem("noise", found, "16 or more, or a scan of noise"))
-        each = np.median(np.abs(there), axis=1) / np.sqrt(2 * np.log(2))
-        return float(np.sqrt(np.mean(each**2)))
+            raise InputError(Problem("noise", found, f"{least} or more, or a scan of noise"))
+        covariance = there @ there.conj().T / there.shape[1]
+        return float(np.sqrt(np.median(np.linalg.eigvalsh(covariance)) / 2))
 
     def encoding(
         self, coils: Inexact[Array | np.ndarray, "..."] | None = None, *, tolerance: float = 1e-6

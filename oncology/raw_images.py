@@ -70,12 +70,12 @@ def make_images(
         source = "the noise scan, prewhitened"
         raw = replace(raw.mixed(whitener), noise=None)
         sensitivities = _mixed(sensitivities, whitener)
+    elif regularisation is None and method != "adjoint":
+        sd, source = raw.edge_noise_sd(), "the edge of k-space"
     keep = virtual or (KEPT if raw.coils > MANY_COILS else raw.coils)
     if keep != raw.coils:
         matrix = compression(np.moveaxis(raw.y, len(raw.series), 0), keep)
         raw, sensitivities = raw.mixed(matrix), _mixed(sensitivities, matrix)
-    if sd is None and regularisation is None and method != "adjoint":
-        sd, source = raw.edge_noise_sd(), "the edge of k-space: an upper bound"
     found, sds, ends = [], [], []
     for s in range(slices):
         one = raw.select(slice=s) if "slice" in raw.series else raw

@@ -1,6 +1,7 @@
 """Sensitivities from images of each coil: the local covariance, or smoothing to and fro."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +105,7 @@ def _inati(
     mean = mean / jnp.sqrt(jnp.sum(jnp.abs(mean) ** 2) + TINY)
     x = jnp.sum(jnp.conj(along(mean)) * y, axis=0)
 
-    def turn(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def turn(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         x = state[0]
         c = y * jnp.conj(x)[None]
         for axis in every:

@@ -1,5 +1,7 @@
 """The largest eigenvalue of many small Hermitian matrices at once."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
@@ -25,7 +27,7 @@ def principal(
     # the matrix's own heaviest column is never orthogonal to what is sought, `start` may be
     first = jnp.take_along_axis(scaled, jnp.argmax(weight, axis=0)[None, None], axis=1)[:, 0]
 
-    def step(_: int, v: Array) -> Array:
+    def step(_: Any, v: Array) -> Array:
         return _unit(_applied(squared, v))
 
     v = jax.lax.fori_loop(0, iterations, step, _unit(first))
