@@ -95,7 +95,7 @@ class RawData:
 
     def _taken(self, outer: tuple[int, ...]) -> np.ndarray:
         assert self.mask is not None
-        return np.any(self.mask != 0, axis=tuple(range(len(outer), self.mask.ndim)))
+        return np.asarray(np.any(self.mask != 0, axis=tuple(range(len(outer), self.mask.ndim))))
 
     @property
     def coils(self) -> int:

@@ -19,7 +19,7 @@ SPOILER_CYCLES = 4.0
 def write_readouts(
     path: str | Path,
     trajectory: Float[Array | np.ndarray, "shots samples axes"],
-    fov_mm: tuple[float, ...],
+    fov_mm: tuple[float | int, ...],
     dwell_s: float,
     *,
     flip_rad: float = 0.2,

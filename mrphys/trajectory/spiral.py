@@ -14,12 +14,14 @@ from mrphys.trajectory.hardware import Limits
 from mrphys.units import PROTON_GYROMAGNETIC_RATIO_HZ_PER_T, check_count, check_range
 
 STEPS_PER_TURN = 500
+SPARED = 0.995
+"""Part of the slew rate that is used: differences of samples exceed derivatives a little."""
 
 
 def spiral(
     interleaves: int,
     matrix: int,
-    fov_mm: float,
+    fov_mm: float | int,
     dwell_s: float = 4e-6,
     *,
     limits: Limits | None = None,
@@ -48,7 +50,9 @@ def spiral(
     curve = _curve(interleaves, matrix, density)
     length, curvature = _geometry(curve)
     hz = PROTON_GYROMAGNETIC_RATIO_HZ_PER_T * fov_mm * 1e-3  # cycles per field of view, s and T/m
-    speed = _speed(length, curvature, hz * limits.gradient_t_per_m, hz * limits.slew_t_per_m_s)
+    speed = _speed(
+        length, curvature, hz * limits.gradient_t_per_m, SPARED * hz * limits.slew_t_per_m_s
+    )
     # between points the speed squared is linear in s: exact where the slew rate is constant
     time = np.concatenate([[0.0], np.cumsum(2 * np.diff(length) / (speed[1:] + speed[:-1]))])
     if time[-1] > 0.2:

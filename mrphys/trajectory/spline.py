@@ -31,14 +31,19 @@ def spline(
 
 
 def spline_gradients(
-    control: Control, samples: int, fov_mm: tuple[float, ...], duration_s: float, *, degree: int = 3
+    control: Control,
+    samples: int,
+    fov_mm: tuple[float | int, ...],
+    duration_s: float,
+    *,
+    degree: int = 3,
 ) -> tuple[Float[Array, "*shots samples axes"], Float[Array, "*shots samples axes"]]:
     """G = k' / (γ/2π FOV T) in T/m and its slew rate in T/m/s at each sample, by the spline's own
     derivatives; T the duration of a shot."""
     per_m = 1e3 / np.asarray(fov_mm) / PROTON_GYROMAGNETIC_RATIO_HZ_PER_T
     first = spline(control, samples, degree=degree, derivative=1)
     second = spline(control, samples, degree=degree, derivative=2)
-    scale = jnp.asarray(per_m, first.dtype)
+    scale = jnp.broadcast_to(per_m, first.shape).astype(first.dtype)
     return first * scale / duration_s, second * scale / duration_s**2
 
 

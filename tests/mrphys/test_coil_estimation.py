@@ -50,7 +50,9 @@ def test_espirit_in_three_dimensions_and_of_more_patches_than_numbers_in_one():
     """Coils that vary along each axis alike: a product of ramps, exact in a kernel of 3."""
     at = (np.arange(10) - 5) / 10
     x, y, z = np.meshgrid(at, at, at, indexing="ij")
-    c = np.stack([np.ones_like(x) + 0j, np.exp(2j * np.pi * x), 0.5 * np.exp(-2j * np.pi * (y + z))])
+    c = np.stack(
+        [np.ones_like(x) + 0j, np.exp(2j * np.pi * x), 0.5 * np.exp(-2j * np.pi * (y + z))]
+    )
     image = np.random.default_rng(0).normal(size=x.shape)
     k = np.asarray(fft(jnp.asarray(c * image), 3))
     found = np.asarray(espirit(k, (10, 10, 10), kernel=3, null_space=1e-3, crop=0.8))
@@ -94,7 +96,9 @@ def test_whitened_noise_is_white_and_of_the_sd_said():
     psi = jnp.asarray(root @ root.conj().T)
     zero = jnp.zeros((2, 4, 40_000), complex)
     noise, other = receiver_noise(zero, psi, jax.random.key(0))
-    np.testing.assert_allclose(noise @ jnp.conj(noise.T) / 40_000, psi, atol=0.03 * float(psi.real.max()))
+    np.testing.assert_allclose(
+        noise @ jnp.conj(noise.T) / 40_000, psi, atol=0.03 * float(psi.real.max())
+    )
     whitener, sd = whitening(noise)
     after = mixed(other, whitener)
     both = np.cov(np.concatenate([after.real, after.imag]))
