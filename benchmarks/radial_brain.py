@@ -49,8 +49,11 @@ def read_archive(path: Path) -> RawData:
     samples, spokes, coils = y.shape
     size = samples // 2
     points = np.stack([k.real, k.imag], -1).swapaxes(0, 1).reshape(-1, 2) * size
-    affine = np.diag([VOXEL_MM, VOXEL_MM, THICK_MM, 1.0])
-    affine[:2, 3] = -size // 2 * VOXEL_MM
+    # as it looks, the first axis to the back of the head; which side is left is told nowhere
+    axes = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    affine = np.eye(4)
+    affine[:3, :3] = axes * np.array([VOXEL_MM, VOXEL_MM, THICK_MM])
+    affine[:3, 3] = -affine[:3, :3] @ np.array([size // 2, size // 2, 0])
     return RawData(
         y=y.transpose(2, 1, 0).reshape(coils, spokes * samples).astype(np.complex64),
         shape=(size, size),

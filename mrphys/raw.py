@@ -255,20 +255,17 @@ class RawData:
         root = np.expand_dims(self.mask, len(self.series))
         total = np.sum(self.y * root, axis=before)
         mean = np.divide(total, weight[None], out=np.zeros_like(total), where=weight[None] > 0)
-        region = [min(width, n) for n in self.shape]
-        full = weight > 0
-        while not full[_middle(self.shape, region)].all():
-            # the axis whose outermost planes have most gaps gives way
-            gaps = []
-            for axis in range(len(region)):
-                less = [n - 1 if i == axis else n for i, n in enumerate(region)]
-                kept = full[_middle(self.shape, less)] if min(less) else np.zeros(1, bool)
-                gaps.append(kept.mean() if min(less) else -1.0)
-            region[int(np.argmax(gaps))] -= 1
-            if min(region) < 2:
-                cause = "regular undersampling without calibration lines: give sensitivities"
-                found = "gaps in the middle of k-space"
-                raise InputError(Problem("RawData.calibration", found, "lines there", cause))
+        region, growing = [1] * len(self.shape), True
+        while growing:  # by turns, so that no axis takes another's room
+            growing = False
+            for axis, n in enumerate(self.shape):
+                more = [m + (i == axis) for i, m in enumerate(region)]
+                if more[axis] <= min(width, n) and np.all(weight[_middle(self.shape, more)] > 0):
+                    region, growing = more, True
+        if min(region) < 2 <= min(self.shape):
+            cause = "regular undersampling without calibration lines: give sensitivities"
+            found = "gaps in the middle of k-space"
+            raise InputError(Problem("RawData.calibration", found, "lines there", cause))
         return mean[(slice(None), *_middle(self.shape, region))]
 
     def cropped(self, image: Inexact[Array | np.ndarray, "..."]) -> Inexact[Array, "..."]:
@@ -276,11 +273,10 @@ class RawData:
         return jnp.asarray(image)[(..., *_middle(self.shape, self.shown))]
 
     def volume(self, image: Inexact[Array | np.ndarray, "..."]) -> Volume:
-        """Images (*shown), or (slices, *shown) of two axes, in space; real ones, or any array that
-        is to be placed. Where the file tells no place, about the middle."""
+        """Images (x, y), (x, y, z) or (x, y, z, frames) of the voxels shown, z the slices of two
+        axes, in space. Where the file tells no place, about the middle."""
         data = np.asarray(image)
-        if len(self.shown) == 2:
-            data = data[..., None] if data.ndim == 2 else np.moveaxis(data, 0, -1)
+        data = data[..., None] if data.ndim == 2 else data
         affine = self.affine
         if affine is None:
             step = [f / n for f, n in zip(self.fov_mm, self.shape, strict=True)]

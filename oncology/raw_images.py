@@ -65,22 +65,28 @@ def make_images(
     slices = raw.y.shape[raw.series.index("slice")] if "slice" in raw.series else 1
     sensitivities = _given(maps, raw, slices)
     sd, source = None, "not estimated"
+    back = np.eye(raw.coils)
     if raw.noise is not None:
         whitener, sd = whitening(raw.noise, ratio=raw.noise_ratio)
         source = "the noise scan, prewhitened"
         raw = replace(raw.mixed(whitener), noise=None)
         sensitivities = _mixed(sensitivities, whitener)
+        back = np.linalg.inv(np.asarray(whitener))
     elif regularisation is None and method != "adjoint":
         sd, source = raw.edge_noise_sd(), "the edge of k-space"
     keep = virtual or (KEPT if raw.coils > MANY_COILS else raw.coils)
     if keep != raw.coils:
         matrix = compression(np.moveaxis(raw.y, len(raw.series), 0), keep)
         raw, sensitivities = raw.mixed(matrix), _mixed(sensitivities, matrix)
+        back = back @ np.conj(np.asarray(matrix)).T
     found, sds, ends = [], [], []
     for s in range(slices):
         one = raw.select(slice=s) if "slice" in raw.series else raw
         progress("coils", s, slices)
-        c = sensitivities[s] if sensitivities is not None else estimated(one, coil_method)
+        if sensitivities is not None:
+            c = sensitivities[s]
+        else:
+            c = _of_unit_power(estimated(one, coil_method), back)
         progress("images", s, slices)
         result = reconstruct(
             one.encoding(c), one.y, method, noise_sd=sd, regularisation=regularisation,
@@ -131,6 +137,13 @@ def _given(
         cause = "maps of the images shown, without oversampling, or of another scan"
         raise InputError(Problem("sensitivities", found, expected, cause))
     return maps
+
+
+def _of_unit_power(c: Complex[np.ndarray, "..."], back: np.ndarray) -> np.ndarray:
+    """Σ|c|² = 1 of the coils as they were received, by the matrix that leads back to them, so that
+    an image's brightness does not depend on the noise."""
+    power = np.linalg.norm(np.tensordot(back, c, axes=1), axis=0)
+    return (c / np.where(power > 0, power, 1.0)).astype(c.dtype)
 
 
 def _mixed(maps: Any, matrix: Any) -> Any:

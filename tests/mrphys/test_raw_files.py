@@ -119,7 +119,7 @@ def test_lines_become_images_in_space(tmp_path):
         np.mean(np.abs(noise) ** 2) / 2 * 2
     )  # half the dwell time, twice the variance
     assert sd == pytest.approx(expected, rel=1e-5) and white.y.shape == raw.y.shape
-    volume = raw.volume(np.zeros((2, NX, NY)))
+    volume = raw.volume(np.zeros((NX, NY, 2)))
     centre = volume.affine @ [NX // 2, NY // 2, 1, 1]
     np.testing.assert_allclose(centre[:3], [-10, -20, 37])  # RAS of the patient's LPS
     np.testing.assert_allclose(np.diag(volume.affine), [-2, -3, 7, 1])
