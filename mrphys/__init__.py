@@ -12,6 +12,7 @@ A  Encoding, encoding        coils, grids, trajectories, off-resonance, motion: 
 x  reconstruct, reconstruction   images from y: adjoint, CG-SENSE, wavelets, TV, low rank
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
+   mp2rage                   T1 of a ratio of two images
    field_maps, t2_spectrum   B1 and B0; how much decays at each T2
    joint                     priors of neighbours, data that mix voxels: fit(prior=, operator=)
    fingerprint               dictionaries and the entries that signals look like
@@ -38,6 +39,7 @@ from mrphys import (
     ivim,
     joint,
     mapping,
+    mp2rage,
     noise,
     perfusion,
     phantom,
@@ -97,6 +99,7 @@ __all__ = [
     "jacobian",
     "joint",
     "mapping",
+    "mp2rage",
     "noise",
     "perfusion",
     "phantom",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Inexact, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Inexact, Int, Num
 
 from mrphys.bounds import TISSUE, Bounds
 from mrphys.errors import InputError, Problem
@@ -134,8 +134,7 @@ class Selected(eqx.Module):
 
 def fit(
     theta: Model | Sequence[Model],
-    x: Inexact[Array | np.ndarray, "*voxels readouts"]
-    | Sequence[Inexact[Array | np.ndarray, "..."]],
+    x: Num[Array | np.ndarray, "*voxels readouts"] | Sequence[Num[Array | np.ndarray, "..."]],
     free: Sequence[str],
     noise_sd: ArrayLike | None = None,
     *,
@@ -415,11 +414,11 @@ def _check_operator(operator: Callable, like: Any, data: Array) -> None:
 def _joined(theta: Any, x: Any) -> tuple[Model, Array]:
     """One model and one array of several acquisitions."""
     if not isinstance(theta, list | tuple):
-        return theta, jnp.asarray(x)
+        return theta, _inexact(x)
     if not isinstance(x, list | tuple) or len(x) != len(theta):
         found = f"{len(theta)} acquisitions and {len(x) if isinstance(x, list | tuple) else 'an'}"
         raise InputError(Problem("fit: x", f"{found} array(s)", "one array for each acquisition"))
-    parts = [jnp.asarray(part) for part in x]
+    parts = [_inexact(part) for part in x]
     shapes = {part.shape[:-1] for part in parts}
     if len(shapes) > 1:
         found = ", ".join(str(part.shape) for part in parts)
@@ -427,6 +426,12 @@ def _joined(theta: Any, x: Any) -> tuple[Model, Array]:
     if len({jnp.iscomplexobj(part) for part in parts}) > 1:
         raise InputError(Problem("fit: x", "complex and real arrays", "one kind of data"))
     return Together(tuple(theta)), jnp.concatenate(parts, axis=-1)
+
+
+def _inexact(x: ArrayLike) -> Inexact[Array, "..."]:
+    """Data as scanners store them are integers."""
+    data = jnp.asarray(x)
+    return data if jnp.issubdtype(data.dtype, jnp.inexact) else data.astype(float)
 
 
 def _in_precision(tree: Any, dtype: Any) -> Any:

@@ -107,26 +107,24 @@ def make_maps(
     """
     plan = protocol.plan(series)
     data = np.asarray(plan.series.images.data)
-    inside, counts = _inside(plan.series, data, mask)
+    inside, counts = _inside(plan, data, mask)
     for name, without in plan.lacking.items():
         counts[name] = int((inside & without).sum())
         inside = inside & ~without
     if b1 is not None:
         plan, inside = _with_b1(plan, protocol, b1, inside, counts)
+    _check_some(plan, inside, counts)
     if noise_sd is None:
         noise_sd, source = _noise(plan, data, inside)
     else:
         source = "given"
         if not 0 < noise_sd < np.inf:
             raise InputError(Problem("noise_sd", f"{noise_sd:g}", "above 0, in image units"))
-    if mask is None:
+    if mask is None and not plan.ratio:
         dark = inside & (np.abs(data).max(axis=-1) < LEAST_SNR * noise_sd)
         counts["below the noise"] = int(dark.sum())
         inside = inside & ~dark
-    if not inside.any():
-        found = ", ".join(f"{count} {what}" for what, count in counts.items())
-        cause = "a mask of another image, or a noise sd in other units"
-        raise InputError(Problem(series.where, f"no voxel to fit: {found}", "some", cause))
+    _check_some(plan, inside, counts)
     flat = np.flatnonzero(inside)
     written = [output for output in protocol.outputs if output.field in plan.free]
     found = _fitted(plan, written, data.reshape(-1, data.shape[-1]), flat, noise_sd, progress)
@@ -164,6 +162,20 @@ def make_maps(
     )
 
 
+def _check_some(plan: Plan, inside: np.ndarray, counts: dict[str, int]) -> None:
+    """Raise InputError where there is nothing to fit, or too little for the unknowns."""
+    where, spare = plan.series.where, _spare(plan)
+    if spare < 0:
+        measured = plan.series.readouts * (1 + plan.series.is_complex)
+        found = f"{measured} numbers in each voxel for {measured - spare} unknowns"
+        cause = "images left out, or a model for more of them"
+        raise InputError(Problem(where, found, "as many measurements as unknowns, or more", cause))
+    if not inside.any():
+        found = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        cause = "images that are empty, a mask of another image, or a noise sd in other units"
+        raise InputError(Problem(where, f"no voxel to fit: {found}", "some", cause))
+
+
 def _standing(protocol: Protocol) -> list[int]:
     """Statuses of voxels whose values stand."""
     return [CONVERGED, *dict(protocol.status)]
@@ -181,8 +193,9 @@ def _typical_sd(residual: np.ndarray, spare: int) -> float:
     return float(np.median(residual) * np.sqrt(spare / chi2.median(spare)))
 
 
-def _inside(series: Series, data: np.ndarray, mask: Volume | None):
+def _inside(plan: Plan, data: np.ndarray, mask: Volume | None):
     """Where there is something to fit, and how many voxels there were."""
+    series = plan.series
     grid = series.images
     counts = {"in the image": int(np.prod(grid.shape))}
     inside = np.ones(grid.shape, bool)
@@ -199,7 +212,7 @@ def _inside(series: Series, data: np.ndarray, mask: Volume | None):
     empty = inside & ~broken & (data == 0).all(axis=-1)
     counts |= {"NaN or infinite": int(broken.sum()), "zero in every image": int(empty.sum())}
     inside = inside & ~broken & ~empty
-    if not series.is_complex and (np.where(inside[..., None], data, 0.0) < 0).any():
+    if not (series.is_complex or plan.ratio) and (np.where(inside[..., None], data, 0.0) < 0).any():
         cause = "real images with their sign, or a phase image"
         low = float(data[inside].min())
         raise InputError(Problem(series.where, f"a magnitude of {low:g}", "0 or more", cause))
@@ -300,6 +313,9 @@ def _fitted(plan, outputs, rows, flat, noise_sd, progress) -> _Found:
 def _noise(plan: Plan, data: np.ndarray, inside: np.ndarray) -> tuple[float, str]:
     """The sd of noise, and where it is from."""
     series, spare = plan.series, _spare(plan)
+    cause = "nothing is left over from which the noise could be told"
+    if plan.noise is not None and (told := plan.noise(data, inside)):
+        return told
     bright = np.where(inside, np.abs(data).max(axis=-1), 0.0)
     if spare > 0:
         lit = bright[bright > 0]
@@ -314,14 +330,15 @@ def _noise(plan: Plan, data: np.ndarray, inside: np.ndarray) -> tuple[float, str
             left = np.asarray(pilot.residual)[~astray]
             if left.size and (sd := _typical_sd(left, spare)):
                 return sd, f"what fits of {left.size} voxels leave over"
+            cause = f"settings that are not of these images: the model fits none of {size} voxels"
     corners = _corners(np.abs(data))
     if corners.size > 100 and abs(corners.std() / corners.mean() - RAYLEIGH) < 0.08:
         sd = float(background_sd(jnp.asarray(corners)))
         if not series.is_complex:
             return sd, f"{corners.size} values of air in the corners"
-    found = f"{series.readouts} readouts for {len(plan.free)} unknowns"
+    measured = series.readouts * (1 + series.is_complex)
+    found = f"{measured} numbers in each voxel for {measured - spare} unknowns"
     expected = "more readouts, air in the corners of the image, or --noise-sd with a number"
-    cause = "nothing is left over from which the noise could be told"
     raise InputError(Problem(f"{series.where}: noise", found, expected, cause))
 
 

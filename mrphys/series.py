@@ -69,6 +69,7 @@ class Series:
             there = ", ".join(self.settings) or "none at all"
             expected = f"{' or '.join(names)} of each image; there are {there}"
             cause = "no JSON sidecar beside the images, or one of another name"
+            cause = "no .bval beside the images" if names[0] == B_VALUE else cause
             raise InputError(Problem(self.where, f"no {names[0]}", expected, cause))
         values = self.settings[name]
         missing = int(np.isnan(values).sum())

@@ -146,7 +146,8 @@ def map_series(
         "arrival_s": arrival, "interval_s": interval, "delay_s": delay,
     }  # fmt: skip
     asked = {key: value for key, value in asked.items() if value is not None}
-    protocol, more = _protocol(name, asked, b1 is not None)
+    with jax.enable_x64(False):
+        protocol, more = _protocol(name, asked, b1 is not None)
     maps_of = {
         key: read_nifti(path) if path else None for key, path in (("mask", mask), ("b1", b1))
     }
@@ -205,6 +206,9 @@ def _read(paths: list[Path], model: str | None) -> tuple[Any, str]:
     found = find_collections(paths, [*SUFFIXES])
     wanted = [*MODELS[model].suffixes] if model else [*SUFFIXES]
     fitting = [one for one in found if one.suffix in wanted]
+    if model and fitting:
+        first = min(wanted.index(one.suffix) for one in fitting)
+        fitting = [one for one in fitting if one.suffix == wanted[first]]
     if model and not fitting:
         fitting = [one for one in found if not one.suffix]
     if len(fitting) != 1:

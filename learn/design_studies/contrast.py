@@ -11,6 +11,7 @@ from learn.constraints import Constraint
 from learn.constraints import pulse_energy_hz2_s as energy_at_most
 from learn.design import optimise_design
 from learn.design_studies.study import Line, Panel, Progress, Row, Study, degrees, silent
+from mrphys.errors import InputError, Problem
 from mrphys.units import check_range
 
 TR_S, LONGEST_TR_S = 0.005, 3.0
@@ -41,6 +42,9 @@ def contrast(
     """
     check_range("contrast: total_s", total_s, 1.0, 7200.0, "s", "milliseconds given for seconds")
     check_range("contrast: lines", lines, 1.0, 4096.0, "lines of k-space")
+    if first == second:
+        expected = "two tissues that differ"
+        raise InputError(Problem("contrast", f"{first} beside itself", expected))
     pair = [mr.tissue.literature(name, field_t) for name in (first, second)]
     if any(mr.tissue.literature_entry(name, field_t).m0 is None for name in (first, second)):
         pair = [replace(tissue, m0=jnp.ones(())) for tissue in pair]

@@ -70,6 +70,10 @@ def dce(
     check_range("dce: samples", samples, 4.0, 1000.0, "samples", "three unknowns")
     check_range("dce: total_s", total_s, arrival_s + 10, 3600.0, "s", "minutes given for seconds")
     check_range("dce: tissue", np.array(tissue), 1e-4, 5.0, "Ktrans per minute, ve, vp")
+    cause = "per cent given for fractions"
+    check_range("dce: ve, vp", list(tissue[1:]), 0.0, 1.0, "of the voxel", cause)
+    check_range("dce: ve + vp", tissue[1] + tissue[2], 0.0, 1.0, "of the voxel", cause)
+    check_range("dce: shortest_s", shortest_s, 0.01, total_s, "s", "milliseconds, or a sign")
     values = jnp.asarray(tissue, float)
     arrivals = arrival_s + np.array([-4.0, 0.0, 4.0])
 

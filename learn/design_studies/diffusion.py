@@ -9,7 +9,7 @@ import mrphys as mr
 from learn.constraints import Constraint
 from learn.design import optimise_design
 from learn.design_studies.study import Line, Panel, Progress, Row, Study, silent
-from mrphys.units import check_adc_mm2_per_s, check_range
+from mrphys.units import check_adc_mm2_per_s, check_range, check_time_s
 
 KNOWN_B_ADC = {False: 1.1089, True: 1.2785}
 """b ADC of two points at one echo time, averages free or not: x = 1 + exp(-x) or 1 + exp(-2x),
@@ -38,6 +38,10 @@ def diffusion(
     check_adc_mm2_per_s("diffusion: adc_mm2_per_s", list(adc_mm2_per_s))
     check_range("diffusion: b_values", b_values, 2.0, 16.0, "b-values, b = 0 among them")
     check_range("diffusion: averages", averages, float(b_values), np.inf, "averages", "one of each")
+    check_range("diffusion: adc_mm2_per_s", list(adc_mm2_per_s), 1e-5, 0.01, "mm²/s")
+    check_time_s("diffusion: te_s", te_s, high=1.0)
+    if rician_snr is not None:
+        check_range("diffusion: rician_snr", rician_snr, 0.1, np.inf, "", "decibels, or a noise sd")
     q = mr.Tissue(t1_s=1.0, t2_s=0.08, adc_mm2_per_s=jnp.asarray(adc_mm2_per_s))
 
     def build(p):

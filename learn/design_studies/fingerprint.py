@@ -80,6 +80,8 @@ def fingerprint(
     """
     check_range("fingerprint: repetitions", repetitions, 8.0, 3000.0, "repetitions")
     check_range("fingerprint: highest_deg", highest_deg, 70.0, 180.0, "°")
+    check_range("fingerprint: step_deg", step_deg, 0.1, 180.0, "°", "radians given for degrees")
+    check_range("fingerprint: noise_sd", noise_sd, 1e-9, 10.0, "of m0", "an SNR, or no noise")
     q = tissues() if q is None else q
     flips, tr = jiang_train(repetitions)
     shortest = mr.sequence.fingerprinting_fisp(flips, SHORTEST_TR_S, TE_S)

@@ -12,7 +12,7 @@ from learn.constraints import Constraint, pulse_energy_hz2_s, smooth
 from learn.design import optimise_design
 from learn.design_studies.study import Line, Panel, Progress, Row, Study, degrees, mean, silent
 from mrphys.sequence import Sequence
-from mrphys.units import check_range
+from mrphys.units import check_range, check_time_s
 
 TISSUES = ("white_matter", "grey_matter", "glioma")
 FINE = 16
@@ -80,6 +80,10 @@ def fse(
     """
     check_range("fse: echoes", echoes, 4.0, 1024.0, "echoes")
     check_range("fse: start_deg", start_deg, 20.0, 180.0, "°", "radians given for degrees")
+    check_time_s("fse: echo_spacing_s", echo_spacing_s, low=1e-4, high=0.2)
+    check_range("fse: step_deg", step_deg, 0.1, 180.0, "°", "radians given for degrees")
+    for name, share in (("signal", signal), ("energy", energy)):
+        check_range(f"fse: {name}", share, 1e-3, 100.0, "of the constant train's", "per cent")
     parts = [mr.tissue.literature(name, 3.0) for name in tissues]
     q = jax.tree.map(lambda *values: jnp.stack(values), *parts)
     q = mr.Tissue(t1_s=q.t1_s, t2_s=q.t2_s)

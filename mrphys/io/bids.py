@@ -3,6 +3,7 @@
     sub-01/anat/sub-01_flip-1_VFA.nii.gz  sub-01_flip-1_VFA.json    one image a file: FlipAngle
     sub-01/anat/sub-01_MESE.nii.gz        sub-01_MESE.json          or all in one: EchoTime a list
     sub-01/anat/sub-01_inv-1_part-mag_MP2RAGE.nii.gz  part-phase    complex images
+    sub-01/anat/sub-01_UNIT1.nii.gz                                 their combination by a scanner
     sub-01/dwi/sub-01_dwi.nii.gz  .bval  .bvec                      diffusion
 
 A sidecar holds for every file whose name has its suffix and all its entities, in its own folder or
@@ -27,6 +28,8 @@ from mrphys.volume import Volume
 LINKING = ("echo", "flip", "inv", "mt", "part")
 """Entities that tell the images of a collection apart; of TB1AFI also acq-tr1 and acq-tr2."""
 PARTS = ("mag", "phase", "real", "imag")
+OF_PAIR = ("InversionTime", "FlipAngle")
+"""What a UNIT1 image has two of."""
 PHASE_STEPS = 4096.0
 """Of a turn, or of half a turn when counted from -4096, as scanners store phase in integers."""
 
@@ -121,6 +124,12 @@ def read_collection(collection: Collection) -> Series:
         raise InputError(Problem(str(collection), found, "a phase for each", "a missing file"))
     together = stacked((where, volume) for where, volume, _, _ in read)
     counts = [v.data.shape[3] if v.data.ndim == 4 else 1 for _, v, _, _ in read]
+    about = _alike([sidecar for _, _, sidecar, _ in read])
+    if collection.suffix == "UNIT1":
+        for path in collection.files:
+            about, sources = _with_pair(path, about)
+            files += sources
+        read = [(w, v, {n: s[n] for n in s if n not in OF_PAIR}, g) for w, v, s, g in read]
     settings = _settings(read, counts)
     gradients = [gradient for *_, gradient in read]
     directions = None
@@ -138,7 +147,7 @@ def read_collection(collection: Collection) -> Series:
         together,
         settings,
         directions,
-        _alike([sidecar for _, _, sidecar, _ in read]),
+        about,
         tuple(dict.fromkeys(files)),
     )
 
@@ -212,6 +221,27 @@ def _sidecar(path: Path) -> tuple[dict[str, Any], list[Path]]:
             raise InputError(Problem(str(source), found, "a JSON object"))
         said |= content
     return said, sources
+
+
+def _with_pair(path: Path, about: dict[str, Any]) -> tuple[dict[str, Any], list[Path]]:
+    """What is said of a UNIT1 image and, where that is not all, of the MP2RAGE images beside it."""
+    entities, _ = _parsed(path)
+    found: dict[str, tuple[dict[str, Any], list[Path]]] = {}
+    for image in sorted(path.parent.glob("*_MP2RAGE.*")):
+        other, suffix = _parsed(image)
+        same = {name: value for name, value in other.items() if name not in LINKING} == entities
+        if suffix == "MP2RAGE" and same and other.get("inv") in ("1", "2"):
+            found.setdefault(other["inv"], _sidecar(image))
+    if set(found) != {"1", "2"}:
+        return about, []
+    pair = [found[inversion][0] for inversion in ("1", "2")]
+    both = {
+        name: [said[name] for said in pair]
+        for name in OF_PAIR
+        if all(isinstance(said.get(name), int | float) for said in pair)
+    }
+    own = {name: value for name, value in about.items() if name not in both or np.size(value) == 2}
+    return _alike(pair) | both | own, [path for _, sources in found.values() for path in sources]
 
 
 def _settings(read: list, counts: list[int]) -> dict[str, np.ndarray]:

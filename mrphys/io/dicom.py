@@ -8,6 +8,7 @@ floating point, which several scans share.
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,8 @@ def read_dicom(paths: Iterable[str | Path]) -> Series:
     left out. `settings["VolumeTiming"]` is when each readout was taken, in s after the first.
 
     Raises InputError for no or damaged DICOM, compressed pixels that no installed decoder reads,
-    images of several geometries or of scans alike in every setting, missing slices, mosaics, and
-    images that are not MR.
+    images of several geometries or of scans alike in every setting, missing slices, and images that
+    are not MR.
     """
     files = find_dicom(paths)
     where = ", ".join(map(str, paths))
@@ -69,6 +70,7 @@ def read_dicom(paths: Iterable[str | Path]) -> Series:
     if not frames:
         found = f"{len(files)} files without an image that was measured"
         raise InputError(Problem(where, found, "MR images", "reports, or computed maps alone"))
+    frames = _with_directions(frames)
     _check_geometry(where, frames)
     volumes = _volumes(where, frames)
     return _series(where, volumes, files)
@@ -81,6 +83,28 @@ def _first_of(problems: list[Problem], most: int = 5) -> list[Problem]:
         return problems
     more = Problem(f"{left} more files", "the same or other problems", "none")
     return [*problems[:most], more]
+
+
+def _with_directions(frames: list[Frame]) -> list[Frame]:
+    """Where some frames have a direction, those weighted without one are means over directions and
+    left out, or if b is but nominal not weighted; where none has, none is told."""
+
+    def weighted(frame: Frame) -> bool:
+        return frame.settings.get(B_VALUE, 0.0) > 0
+
+    def lacks(frame: Frame) -> bool:
+        return frame.direction is None or not any(frame.direction)
+
+    if not any(weighted(frame) and not lacks(frame) for frame in frames):
+        return [replace(f, direction=None) if weighted(f) and lacks(f) else f for f in frames]
+    kept = []
+    for frame in frames:
+        if weighted(frame) and lacks(frame) and frame.doubtful:
+            settings = frame.settings | {B_VALUE: 0.0}
+            kept.append(replace(frame, settings=settings, direction=(0.0, 0.0, 0.0)))
+        elif not (weighted(frame) and lacks(frame) and (frame.isotropic or frame.direction)):
+            kept.append(frame)
+    return kept
 
 
 def _label(frame: Frame) -> str:

@@ -1,18 +1,16 @@
 """Every image of a DICOM file: what it was taken with, where it lies, its pixels.
 
-Classic files hold one frame, enhanced ones many with functional groups. b-values are standard or of
-Siemens, GE or Philips; directions standard or of Siemens or Philips: GE keeps them by axes of the
-gradients whose order and signs depend on the protocol, and they are not read.
+Classic files hold one frame, mosaics of Siemens a volume in one, enhanced files many frames with
+functional groups.
 
 DICOM PS3.3, C.7.6.2 (image plane), C.7.6.16 (functional groups), C.8.13.5 (MR macros);
-https://www.na-mic.org/wiki/NAMIC_Wiki:DTI:DICOM_for_DWI_and_DTI (private elements);
 Chenevert et al. 2014, doi:10.1593/tlo.13811 (Philips' scale).
 """
 
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,9 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 
 from mrphys.errors import InputError, Problem
+from mrphys.io.dicom_diffusion import PHILIPS, weighting
+from mrphys.io.dicom_elements import as_numbers, first_number, private, value
+from mrphys.io.dicom_siemens import is_mosaic, tiles
 from mrphys.series import B_VALUE
 
 SETTINGS = {
@@ -53,13 +54,16 @@ MR_IMAGES = (MRImageStorage, EnhancedMRImageStorage)
 
 @dataclass(eq=False)
 class Frame:
-    """One slice: which scan it is of, what it was taken with, where it lies (LPS), its pixels."""
+    """One slice: which scan it is of, what it was taken with, where it lies (LPS), its pixels;
+    `isotropic` and `doubtful` as of `mrphys.io.dicom_diffusion.Weighting`."""
 
     path: Path
     series: str
     component: str
     settings: dict[str, float]
     direction: tuple[float, ...] | None
+    isotropic: bool
+    doubtful: bool
     time_s: float
     order: tuple[int, ...]
     position: np.ndarray
@@ -102,6 +106,14 @@ def _measured(path: Path, dataset: Dataset) -> list[Frame]:
         found = "an MR image without pixels"
         raise InputError(Problem(str(path), found, "a whole image", "an interrupted copy"))
     _check_kind(path, dataset)
+    if is_mosaic(dataset):
+        whole = _frame(path, dataset, [dataset], 0, _pixels(path, dataset))
+        if whole is None:
+            return []
+        return [
+            replace(whole, pixels=pixels, position=place, order=(*whole.order[:3], k))
+            for k, (pixels, place) in enumerate(tiles(path, dataset))
+        ]
     count = int(dataset.get("NumberOfFrames") or 1)
     layers = [[dataset]]
     if "PerFrameFunctionalGroupsSequence" in dataset:
@@ -121,11 +133,6 @@ def _check_kind(path: Path, dataset: Dataset) -> None:
     modality = str(dataset.get("Modality", "MR"))
     if modality != "MR":
         raise InputError(Problem(str(path), f"modality {modality}", "MR images", "another scan"))
-    if "MOSAIC" in (dataset.get("ImageType") or []):
-        found = "a mosaic of slices"
-        expected = "one slice a frame"
-        cause = "an older Siemens EPI; dcm2niix makes NIfTI of it, with .bval and .bvec"
-        raise InputError(Problem(str(path), found, expected, cause))
     if int(dataset.get("SamplesPerPixel", 1)) != 1:
         raise InputError(Problem(str(path), "colours", "one number a pixel", "a screenshot"))
 
@@ -146,95 +153,17 @@ def _pixels(path: Path, dataset: Dataset) -> np.ndarray:
         raise InputError(Problem(str(path), found, expected, cause)) from error
 
 
-def _value(layers: Sequence[Dataset], *keywords: str) -> Any:
-    """The first of these elements, in a frame's own groups before the shared ones and the file."""
-    for keyword in keywords:
-        for layer in layers[:-1]:
-            for group in layer:
-                for item in group.value if group.VR == "SQ" else ():
-                    if item.get(keyword) is not None:
-                        return item[keyword].value
-        if layers[-1].get(keyword) is not None:
-            return layers[-1][keyword].value
-    return None
-
-
-def _number(value: Any) -> float | None:
-    """The first number of an element."""
-    if value is None or isinstance(value, str):
-        return None
-    many = np.ravel(np.asarray(value, float))
-    return float(many[0]) if many.size and np.isfinite(many[0]) else None
-
-
-def _private(dataset: Dataset, group: int, creator: str, element: int) -> Any:
-    try:
-        return dataset.private_block(group, creator)[element].value
-    except KeyError:
-        return None
-
-
-def _as_numbers(value: Any) -> np.ndarray | None:
-    """Of a private element, also where the file does not tell its type."""
-    if value is None:
-        return None
-    try:
-        text = value.rstrip(b"\0 ").decode("ascii") if isinstance(value, bytes) else value
-        parts = text.split("\\") if isinstance(text, str) else text
-        return np.ravel(np.asarray(parts, float))
-    except ValueError:
-        if not isinstance(value, bytes) or len(value) % 4:
-            return None
-        return np.frombuffer(value, "<f4" if len(value) % 8 else "<f8")
-
-
-def _b_value(layers: Sequence[Dataset]) -> float | None:
-    """In s/mm²: standard, or by vendor."""
-    standard = _number(_value(layers, "DiffusionBValue"))
-    if standard is not None:
-        return standard
-    for group, creator, element in (
-        (0x0019, "SIEMENS MR HEADER", 0x0C),
-        (0x0043, "GEMS_PARM_01", 0x39),
-        (0x2001, "Philips Imaging DD 001", 0x03),
-    ):
-        found = _as_numbers(_private(layers[-1], group, creator, element))
-        if found is not None and found.size:
-            # GE adds 1e9 to tell of its own rounding.
-            return float(found[0] % 100000) if group == 0x0043 else float(found[0])
-    return None
-
-
-def _direction(layers: Sequence[Dataset]) -> np.ndarray | None:
-    """Of the diffusion gradient, LPS: standard, or of Siemens or Philips; 0 where there is none."""
-    sequences = _value(layers, "DiffusionGradientDirectionSequence")
-    given = sequences[0].get("DiffusionGradientOrientation") if sequences else None
-    given = given if given is not None else _value(layers, "DiffusionGradientOrientation")
-    if given is None:
-        given = _as_numbers(_private(layers[-1], 0x0019, "SIEMENS MR HEADER", 0x0E))
-    if given is None:
-        creator = "Philips MR Imaging DD 001"
-        parts = [_private(layers[-1], 0x2005, creator, element) for element in (0xB0, 0xB1, 0xB2)]
-        numbers = [_number(_as_numbers(part)) for part in parts]
-        given = None if None in numbers else numbers
-    if given is None or len(given) != 3:
-        return None
-    direction = np.asarray(given, float)
-    length = np.linalg.norm(direction)
-    return direction / length if length > 0 else np.zeros(3)
-
-
 def _frame(
     path: Path, dataset: Dataset, layers: Sequence[Dataset], index: int, pixels: np.ndarray
 ) -> Frame | None:
     """One frame, None where a scanner computed it."""
-    kinds = [str(kind) for kind in [*(_value(layers, "FrameType", "ImageType") or [])]]
+    kinds = [str(kind) for kind in [*(value(layers, "FrameType", "ImageType") or [])]]
     if COMPUTED & set(kinds):
         return None
     position, orientation = (
-        _value(layers, keyword) for keyword in ("ImagePositionPatient", "ImageOrientationPatient")
+        value(layers, keyword) for keyword in ("ImagePositionPatient", "ImageOrientationPatient")
     )
-    spacing = _value(layers, "PixelSpacing")
+    spacing = value(layers, "PixelSpacing")
     if position is None or orientation is None or spacing is None:
         found = "an image without its position, orientation or pixel spacing"
         raise InputError(
@@ -242,29 +171,32 @@ def _frame(
         )
     settings = {}
     for name, (keywords, factor) in SETTINGS.items():
-        number = _number(_value(layers, *keywords))
+        number = first_number(value(layers, *keywords))
         if number is not None:
             settings[name] = number * factor
-    b, direction = _b_value(layers), _direction(layers)
+    axes = np.asarray(orientation, float).reshape(2, 3)
+    b, direction, isotropic, doubtful = weighting(layers, axes)
     if b is not None:
         settings[B_VALUE] = b
-        direction = np.zeros(3) if b == 0 and direction is None else direction
-    thickness = _number(_value(layers, "SpacingBetweenSlices", "SliceThickness")) or 1.0
-    component = str(_value(layers, "ComplexImageComponent") or "")
+    thickness = first_number(value(layers, "SpacingBetweenSlices", "SliceThickness")) or 1.0
+    component = str(value(layers, "ComplexImageComponent") or "")
     named = [COMPONENTS[k] for k in (component, *kinds[2:]) if k in COMPONENTS]
-    number = _number(_value(layers, "TemporalPositionIndex")) or 0
-    instance = _number(dataset.get("InstanceNumber")) or 0
-    order = (int(number), int(_number(dataset.get("AcquisitionNumber")) or 0), int(instance), index)
+    number = first_number(value(layers, "TemporalPositionIndex")) or 0
+    instance = first_number(dataset.get("InstanceNumber")) or 0
+    acquisition = first_number(dataset.get("AcquisitionNumber")) or 0
+    order = (int(number), int(acquisition), int(instance), index)
     return Frame(
         path=path,
         series=str(dataset.get("SeriesInstanceUID", "")),
         component=named[0] if named else "mag",
         settings=settings,
         direction=None if direction is None else tuple(direction.tolist()),
+        isotropic=isotropic,
+        doubtful=doubtful,
         time_s=_seconds(layers),
         order=order,
         position=np.asarray(position, float),
-        orientation=np.asarray(orientation, float).reshape(2, 3),
+        orientation=axes,
         spacing=(float(spacing[0]), float(spacing[1])),
         thickness=thickness,
         scale=_scale(layers),
@@ -289,10 +221,8 @@ def _plain(value: Any) -> Any:
 
 def _seconds(layers: Sequence[Dataset]) -> float:
     """Time of day of acquisition; NaN where it is not said."""
-    stamp = str(_value(layers, "FrameAcquisitionDateTime", "AcquisitionDateTime") or "")[8:]
-    stamp = stamp.partition("+")[0].partition("-")[0] or str(
-        _value(layers, "AcquisitionTime") or ""
-    )
+    stamp = str(value(layers, "FrameAcquisitionDateTime", "AcquisitionDateTime") or "")[8:]
+    stamp = stamp.partition("+")[0].partition("-")[0] or str(value(layers, "AcquisitionTime") or "")
     if not re.fullmatch(r"\d{6}(\.\d*)?", stamp):
         return np.nan
     return int(stamp[:2]) * 3600 + int(stamp[2:4]) * 60 + float(stamp[4:])
@@ -301,10 +231,10 @@ def _seconds(layers: Sequence[Dataset]) -> float:
 def _scale(layers: Sequence[Dataset]) -> tuple[float, float]:
     """Slope and intercept of the pixels."""
     slope, intercept = (
-        _number(_value(layers, keyword)) for keyword in ("RescaleSlope", "RescaleIntercept")
+        first_number(value(layers, keyword)) for keyword in ("RescaleSlope", "RescaleIntercept")
     )
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
-    own = _as_numbers(_private(layers[-1], 0x2005, "Philips MR Imaging DD 001", 0x0E))
+    own = as_numbers(private(layers, 0x2005, PHILIPS, 0x0E))
     if own is not None and own.size and own[0] > 0 and slope != 0:
         return 1.0 / float(own[0]), intercept / (slope * float(own[0]))
     return slope, intercept

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from mrphys.errors import InputError, Problem
-from mrphys.mapping import AT_BOUNDARY, MASKED, Estimate, fit
+from mrphys.mapping import AT_BOUNDARY, FAILED, MASKED, Estimate, fit
 from mrphys.perfusion.conversion import AMPLITUDES, RATES, exponentials
 from mrphys.perfusion.propagation import Asked, Known, Optimum, described
 from mrphys.perfusion.series import DynamicSeries
@@ -169,11 +169,13 @@ def _at_once(
 
 
 def _at_delays(ask: _Question, theta: DynamicSeries, data: Array, usable: Array) -> _Found:
-    """And with the delay that fits best, from the best of several that are tried first."""
+    """And with the delay that fits best, from the best of several that are tried first; and from
+    the best that leaves no amplitude negative, where that is another: an input too early, with
+    some of it taken away again, is a minimum too."""
     (low, high), model = ask.delay_s or (0.0, 0.0), ask.model
     between_s = max(DELAY_STEP_S, (high - low) / DELAYS)
     tried_s = np.arange(low + between_s / 2, high, between_s) if high - low > between_s else [low]
-    numbers, lowest, start = None, jnp.inf, None
+    numbers, lowest, start, lowest_above, above = None, jnp.inf, None, jnp.inf, None
     for late_s in tried_s:
         nodes = theta.arterial.times_s + late_s
         moved = eqx.tree_at(lambda t: t.arterial.times_s, theta, nodes)
@@ -189,14 +191,81 @@ def _at_delays(ask: _Question, theta: DynamicSeries, data: Array, usable: Array)
         better = cost < lowest
         start = jax.tree.map(partial(jnp.where, better), here, start)
         lowest = jnp.where(better, cost, lowest)
+        negative = sum(getattr(here, name) < 0 for name in AMPLITUDES[model])
+        cost_above = jnp.where(negative > 0, jnp.inf, cost)
+        better = cost_above < lowest_above
+        above = here if above is None else jax.tree.map(partial(jnp.where, better), here, above)
+        lowest_above = jnp.where(better, cost_above, lowest_above)
     slowest, fastest = _rates(theta)
-    found = fit(
-        theta, data, AMPLITUDES[model] + RATES[model] + ("delay_s",), ask.noise_sd,
-        known=exponentials(model, 1.0, 0.0), linear=AMPLITUDES[model],
-        bounds={name: (slowest, fastest) for name in RATES[model]} | {"delay_s": (low, high)},
-        mask=usable, start=start, chunk=ask.chunk, iterations=ITERATIONS,
-    )  # fmt: skip
+    wanted: Any = {
+        "free": AMPLITUDES[model] + RATES[model] + ("delay_s",),
+        "known": exponentials(model, 1.0, 0.0),
+        "linear": AMPLITUDES[model],
+        "bounds": {name: (slowest, fastest) for name in RATES[model]} | {"delay_s": (low, high)},
+        "chunk": ask.chunk,
+        "iterations": ITERATIONS,
+    }
+    found = fit(theta, data, noise_sd=ask.noise_sd, mask=usable, start=start, **wanted)
+    other = usable & jnp.isfinite(lowest_above) & (lowest_above > lowest)
+    if isinstance(other, Tracer) or other.any():
+        second = fit(theta, data, noise_sd=ask.noise_sd, mask=other, start=above, **wanted)
+        lost = (found.status >= MASKED) | (second.residual < found.residual)
+        better = other & (second.status < MASKED) & lost
+        found = jax.tree.map(partial(jnp.where, better), second, found)
+    if not isinstance(found.status, Tracer) and (found.status == FAILED).any():
+        found = _at_kinks(ask, theta, data, found, start, between_s, wanted)
     return _Found(found, found.residual, found.noise_sd, None)
+
+
+def _at_kinks(
+    ask: _Question,
+    theta: DynamicSeries,
+    data: Array,
+    found: Estimate,
+    start: Any,
+    reach_s: float,
+    wanted: dict[str, Any],
+) -> Estimate:
+    """Voxels whose best delay brings samples of the input onto images: there the slope in the delay
+    jumps, an input being straight between its samples, and no step ends where it is 0.
+
+    The best of these delays within `reach_s` of where the search began. The sds are those of a
+    curve without noise just beside it.
+    """
+    failed, lowest, best = found.status == FAILED, jnp.inf, start
+    times, nodes = (np.asarray(v, float) for v in (theta.times_s, theta.arterial.times_s))
+    step_s, (low, high) = float(np.median(np.diff(times))), ask.delay_s or (0.0, 0.0)
+    first = (times[0] - nodes[0] - low) % step_s
+    begun = np.asarray(start.delay_s)[np.asarray(failed)]
+    for late_s in np.arange(low + first, high + 1e-6 * step_s, step_s):
+        if np.abs(begun - late_s).min() > reach_s:
+            continue
+        moved = eqx.tree_at(lambda t: t.arterial.times_s, theta, theta.arterial.times_s + late_s)
+        moved = DynamicSeries(moved.times_s, moved.arterial, aligned=False)
+        there = _at_once(ask, moved, data, failed)
+        cost = jnp.where(there.estimate.status < MASKED, there.residual, jnp.inf)
+        beside_s = late_s + 1e-3 * step_s * (1 if late_s < (low + high) / 2 else -1)
+        here = eqx.tree_at(
+            lambda q: q.delay_s,
+            there.estimate.value,
+            jnp.full(cost.shape, beside_s, cost.dtype),
+            is_leaf=_is_none,
+        )
+        better = cost < lowest
+        best = jax.tree.map(partial(jnp.where, better), here, best)
+        lowest = jnp.where(better, cost, lowest)
+    failed = failed & jnp.isfinite(lowest)
+    if not failed.any():
+        return found
+    spare = data.shape[-1] - len(wanted["free"])
+    residual = jnp.where(failed, lowest * np.sqrt((spare + 1) / spare), found.residual)
+    noise_sd = residual if ask.noise_sd is None else jnp.broadcast_to(ask.noise_sd, residual.shape)
+    rows = jax.tree.map(lambda v: jnp.broadcast_to(v, failed.shape).reshape(-1), best)
+    x = theta.signals(rows).reshape(data.shape)
+    sd = jnp.where(failed, noise_sd, 1.0)
+    again = fit(theta, x, noise_sd=sd, mask=failed, start=best, **wanted)
+    again = eqx.tree_at(lambda e: (e.residual, e.noise_sd), again, (residual, noise_sd))
+    return jax.tree.map(lambda new, old: jnp.where(failed, new, old), again, found)
 
 
 def _is_none(leaf: Any) -> bool:
@@ -314,6 +383,9 @@ def _check_concentrations(
         found = f"{int(negative)} of {int(voxels)} voxels negative on average"
         cause = "a baseline taken after the bolus, signals in place of concentrations, or a sign"
         raise InputError(Problem(f"{where}: x", found, "concentrations of 0 or more", cause))
+    if largest == 0:
+        found = f"0 in every image of {int(voxels)} voxels"
+        raise InputError(Problem(f"{where}: x", found, "concentrations", "an empty image or mask"))
     if isinstance(theta.arterial.plasma_mmol_per_l, Tracer):
         return
     peak = float(jnp.max(theta.arterial.plasma_mmol_per_l))

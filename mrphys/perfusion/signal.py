@@ -178,6 +178,9 @@ def baseline_mean(
     """The mean of the images before the bolus. Raises InputError where there are none, or the
     agent arrives within: where the mean curve of all voxels leaves the baseline's median by a
     quarter of all it ever changes, and by more than its noise."""
+    if not isinstance(baseline, slice):
+        expected = "a slice of the images, such as slice(0, 5) for the first five"
+        raise InputError(Problem(f"{where}: baseline", repr(baseline), expected))
     chosen = s[..., baseline]
     images = s.shape[-1]
     if not chosen.shape[-1]:

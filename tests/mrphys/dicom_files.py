@@ -1,5 +1,6 @@
 """DICOM files as scanners write them, by pydicom."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,23 @@ def classic(
             if change is not None:
                 change(dataset, readout, k)
             write(dataset, folder / f"IM{next(names):04d}")
+
+
+def siemens(dataset: Dataset, **numbers: list[float]) -> None:
+    """The private header (CSA, second version) with these."""
+    parts = [struct.pack("<4s4sII", b"SV10", b"\4\3\2\1", len(numbers), 77)]
+    for name, values in numbers.items():
+        kind = b"US" if all(isinstance(value, int) for value in values) else b"FD"
+        head = (name.encode(), len(values), kind, 4, len(values), 77)
+        parts.append(struct.pack("<64si4s3i", *head))
+        for value in values:
+            text = f"{value}".encode()
+            parts += [
+                struct.pack("<4i", 0, len(text), 0, 0),
+                text.ljust(-(-len(text) // 4) * 4, b"\0"),
+            ]
+    block = dataset.private_block(0x0029, "SIEMENS CSA HEADER", create=True)
+    block.add_new(0x10, "OB", b"".join(parts).ljust(20000, b"\0"))
 
 
 def item(**elements: Any) -> Dataset:

@@ -282,6 +282,7 @@ def bad(**changes):
         (bad(theta=mr.sequence.spin_echo(0.02), x=jnp.ones((3, 1))), "too many fields free"),
         (bad(theta=[ECHOES, ECHOES]), "one array for each"),
         (bad(rician=True), "magnitudes"),
+        (bad(x=-np.ones((3, ECHOES.averages.size), int)), "a magnitude of -1"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(call, says):

@@ -19,7 +19,7 @@ from mrphys.protocols import MODELS, SUFFIXES, Output, Plan, Protocol
 from mrphys.series import Series
 from mrphys.tissue import Tissue
 from mrphys.volume import Volume
-from tests.mrphys.scans import AFFINE, diffusion, noisy
+from tests.mrphys.scans import AFFINE, diffusion, noisy, put
 
 
 def series(data, suffix="", directions=None, about=None, **settings) -> Series:
@@ -79,7 +79,7 @@ def test_mp2rage_is_the_centre_of_each_train_of_the_sequence():
     assert (same.signal.before, same.signal.shots) == (4, 12)
     with pytest.raises(InputError, match=r"magnitude.*part-phase"):
         MODELS["mp2rage"].plan(series(data.real, about=about, **given))
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match=r"sub-01.*room for both"):
         MODELS["mp2rage"].plan(series(data, about={"NumberShots": [200, 200]}, **given))
 
 
@@ -323,7 +323,7 @@ def test_capillaries_are_told_apart_by_low_b_values():
 
 
 def test_without_low_b_values_there_is_no_map_of_capillaries():
-    high = series(np.ones((2, 2, 2, 3)), "dwi", DiffusionBValue=[300, 600, 800])
+    high = series(np.ones((2, 2, 2, 4)), "dwi", DiffusionBValue=[300, 500, 600, 800])
     with pytest.raises(InputError, match="low b-values"):
         make_maps(high, MODELS["ivim"], noise_sd=0.01)
 
@@ -344,3 +344,79 @@ def test_b0_of_evenly_spaced_echoes_is_unwrapped_in_space():
     assert found[3, 4, 0] == wrapped[3, 4, 0]
     uneven = series(np.ones((1, 1, 1, 3), complex), EchoTime=[4e-3, 8e-3, 0.0136])
     assert MODELS["megre"].plan(uneven).whole is None
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "says"),
+    [
+        ("mese", series(np.zeros((3, 3, 2, 4)), EchoTime=[0.01, 0.02, 0.03, 0.04]),
+         "no voxel to fit: 18 in the image, 18 zero in every image.*empty"),
+        ("ivim", series(np.ones((3, 3, 2, 3)), DiffusionBValue=[0, 100, 800]),
+         "3 numbers in each voxel for 4 unknowns.*images left out"),
+        ("mese", series(np.exp([[[[0.1, 1, 2, 3]]]]) * np.ones((5, 5, 2, 1)),
+                        EchoTime=[0.01, 0.02, 0.03, 0.04]), "the model fits none of 50 voxels"),
+        ("adc", series(np.ones((3, 3, 2, 3)), EchoTime=[0.1] * 3), r"no DiffusionBValue.*\.bval"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_mapped_says_why(model, given, says):
+    with pytest.raises(InputError, match=f"(?s){says}"):
+        make_maps(given, MODELS[model])
+
+
+INVERSIONS = (
+    {"InversionTime": 0.8, "FlipAngle": 4.0},
+    {"InversionTime": 2.7, "FlipAngle": 5.0},
+)
+PROTOCOL = {
+    "RepetitionTimeExcitation": 0.007,
+    "RepetitionTimePreparation": 5.0,
+    "NumberShots": [60, 60],
+}
+
+
+def mp2rage_files(folder, unit: float, offset: float):
+    """Both images with their phase and the scanner's combination of them; returns T1 and B1."""
+    t1 = np.where(np.arange(24) < 12, 0.9, 1.5)[:, None, None] * np.ones((24, 20, 3))
+    b1 = np.linspace(0.85, 1.15, 20)[None, :, None] * np.ones(t1.shape)
+    flips = np.deg2rad([said["FlipAngle"] for said in INVERSIONS])
+    theta = mr.mp2rage.two_trains((0.8, 2.7), flips, 0.007, (60, 60), 5.0)
+    at = jax.jit(jax.vmap(lambda t1, b1: theta(Tissue(t1_s=t1, t2_s=0.1, m0=1e4, b1=b1))))
+    x = np.asarray(at(t1.ravel(), b1.ravel())).reshape(*t1.shape, 2)
+    y = noisy(x, 8.0)
+    s = mr.mp2rage.uni(jnp.asarray(y))
+    for i, said in enumerate(INVERSIONS):
+        name = f"sub-01_inv-{i + 1}"
+        put(folder, f"{name}_part-mag_MP2RAGE", np.abs(y[..., i]))
+        put(folder, f"{name}_part-phase_MP2RAGE", np.angle(y[..., i]))
+        (folder / f"{name}_MP2RAGE.json").write_text(json.dumps(said | PROTOCOL))
+    put(folder, "sub-01_UNIT1", np.where(np.arange(24)[:, None, None] == 0, 0, unit * s + offset),
+        {"InversionTime": 0.8})  # fmt: skip
+    return t1, Volume(b1.astype(np.float32), AFFINE)
+
+
+@pytest.mark.parametrize(("suffix", "scale"), [("UNIT1", 4095), ("UNIT1", 1), ("MP2RAGE", 1)])
+def test_t1_of_the_combination_of_mp2rage(tmp_path, suffix, scale):
+    t1, b1 = mp2rage_files(tmp_path, scale, scale / 2 if scale > 1 else 0)
+    (found,) = [c for c in find_collections([tmp_path], [*SUFFIXES]) if c.suffix == suffix]
+    read = read_collection(found)
+    assert len(read.files) == (4 if suffix == "UNIT1" else 6)
+    maps = make_maps(read, MODELS["uni"], b1=b1)
+    (value,), (sd,) = maps.values.values(), maps.sds.values()
+    inside = np.ones(t1.shape, bool)
+    if suffix == "UNIT1":
+        inside[0] = False
+        assert maps.counts["zero in every image"] == 60
+    assert (maps.determined == inside).all()
+    z = (value - t1)[inside] / sd[inside]
+    assert abs(z.mean()) < 0.1 and 0.85 < z.std() < 1.15, (z.mean(), z.std(), maps.noise_from)
+
+
+def test_a_combination_without_its_protocol(tmp_path):
+    put(tmp_path, "sub-01_UNIT1", np.full((3, 3, 3), 2000.0), {"EchoTime": 0.003})
+    (found,) = find_collections([tmp_path], [*SUFFIXES])
+    with pytest.raises(InputError, match=r"no InversionTime and no FlipAngle.*protocol"):
+        MODELS["uni"].plan(read_collection(found))
+    both = {"InversionTime": [0.8, 2.7], "FlipAngle": [4, 5]} | PROTOCOL
+    put(tmp_path, "sub-01_UNIT1", np.full((3, 3, 3), 9000.0), both)
+    with pytest.raises(InputError, match="0 to 4095"):
+        MODELS["uni"].plan(read_collection(found))

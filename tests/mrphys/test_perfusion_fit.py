@@ -238,6 +238,23 @@ def test_what_cannot_be_told_says_so():
     assert np.isinf(est.sd.ve[jnp.array([1, 2, -1])]).all() and np.isfinite(est.value.ve).all()
 
 
+@pytest.mark.long
+def test_a_delay_that_brings_the_input_onto_images_is_an_optimum_too():
+    """There its slope jumps; and an input too early, taken away again, is only a second best."""
+    times = np.arange(0.0, 300.0, 1.0)
+    artery = perfusion.arterial_input(times, perfusion.parker_2006(times, 20.0))
+    q = tissues(40, 3)["extended tofts"]
+    q = eqx.tree_at(lambda q: q.ktrans_per_s, q, q.ktrans_per_s.at[0].set(0.35 / 60))
+    q = eqx.tree_at(lambda q: (q.ve, q.vp), q, (q.ve.at[0].set(0.05), q.vp.at[0].set(0.02)))
+    c = concentration(dynamic_series(times, artery, delay_s=5.0), q)
+    x = c + 0.005 * jax.random.normal(jax.random.key(0), c.shape)
+    est = fit_kinetics(dynamic_series(times, artery), x, ExtendedTofts, delay_s=(-10.0, 10.0))
+    assert (est.status == mapping.CONVERGED).all()
+    z = (est.value.delay_s - 5.0) / est.sd.delay_s
+    assert np.abs(est.value.delay_s - 5.0).max() < 0.5 and z.std() < 1.5
+    assert np.abs(est.value.ktrans_per_s / q.ktrans_per_s - 1).max() < 0.1
+
+
 def bad(change):
     x = concentration(SERIES, ExtendedTofts(jnp.full(10, 0.003), 0.2, 0.05))
     return lambda: fit_kinetics(SERIES, change(x), ExtendedTofts)
@@ -248,6 +265,7 @@ BAD = {
     "mol/l given": bad(lambda x: x * 1e-5),
     "signals": bad(lambda x: x * 1e4),
     "negative on average": bad(lambda x: -x),
+    "0 in every image": bad(lambda x: x * 0),
     "no voxel to fit": bad(lambda x: x * jnp.nan),
     "ExtendedTofts": lambda: fit_kinetics(SERIES, jnp.ones((2, TIMES.size)), Exponentials),
 }
