@@ -10,10 +10,11 @@ READY := $(VENV)/.ready
 # Compiling is most of what the tests do. In float64 it is the mathematics they hold, and code that is
 # compiled quickly does; in float32 it is compiled as users have it.
 QUICKLY := XLA_FLAGS=--xla_backend_optimization_level=0
-BENCHMARKS := $(filter-out benchmarks/reference_patients.py benchmarks/rival_% %_models.py,$(wildcard benchmarks/*.py))
+NO_BENCHMARK := benchmarks/reference_patients.py benchmarks/radial_brain.py benchmarks/rival_% %_models.py
+BENCHMARKS := $(filter-out $(NO_BENCHMARK),$(wildcard benchmarks/*.py))
 export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
 
-.PHONY: help setup demo test long check format bench bench-rivals oracles notebooks reference wheel lock clean
+.PHONY: help setup data demo test long check format bench bench-rivals oracles notebooks reference wheel lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,6 +60,13 @@ oracles: setup ## our physics against other people's simulators, those that are 
 notebooks: setup ## run every notebook script at its small size
 	@set -e; for script in $(wildcard notebooks/*.py); do \
 	  echo $$script; MPLBACKEND=Agg MRPHYS_SMALL=1 $(BIN)/python $$script; done
+
+data: .cache/data/radial_brain.h5 ## a real radial brain, raw: 32 coils, 64 spokes, from PyPI's gpunufft
+
+.cache/data/radial_brain.h5: benchmarks/radial_brain.py | setup
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary gpunufft \
+	  --dest .cache/data gpunufft==0.10.8
+	$(BIN)/python benchmarks/radial_brain.py .cache/data/gpunufft-0.10.8.tar.gz --out .cache/data
 
 reference: setup ## patient folders from the reference data, when they are there
 	$(BIN)/python benchmarks/reference_patients.py

@@ -2,7 +2,7 @@
 
     PYTHON benchmarks/rival_NAME.py WORKLOAD INPUT.npz
 
-writes what was found beside the input, in the shape and units of benchmarks/simulate.py.
+writes what was found beside the input, in the shape and units of the benchmark that asks.
 """
 
 import json
@@ -29,9 +29,10 @@ def measure(
     given."""
     name, path = sys.argv[1:]
     given = dict(np.load(path))
-    voxels = given["t1_s"].size
+    voxels = given["t1_s"].size if "t1_s" in given else 1
     kept = min(voxels, (at_most or {}).get(name, voxels))
-    given.update({key: given[key][:kept] for key in ("t1_s", "t2_s", "b1", "position_mm")})
+    by_voxel = [key for key in ("t1_s", "t2_s", "b1", "position_mm") if key in given]
+    given.update({key: given[key][:kept] for key in by_voxel})
     run, as_array = workload(name, given)
     started = time.perf_counter()
     found = run()

@@ -6,6 +6,10 @@ x  simulate, jacobian        the noiseless signal and its slopes;  noise makes i
    epg, bloch                the engines: extended phase graphs, isochromats
    steady_state              closed forms of steady states and recoveries
 y  simulate_scan, SpinCloud  the raw signal of any Pulseq file;  coils receive it
+φ  trajectory, coils         where samples lie, under hardware limits; what each coil hears
+y  RawData, io.read_raw      samples of ISMRMRD, fastMRI or `simulate_scan`, ready for A
+A  Encoding, encoding        coils, grids, trajectories, off-resonance, motion: A(x), A.H(y)
+x  reconstruct, reconstruction   images from y: adjoint, CG-SENSE, wavelets, TV, low rank
 q  fit, mapping              q from x, with its standard deviation: any sequence, any model
    apparent_diffusion        its fast path for ADC;  diffusion_tensor, diffusion_kurtosis, ivim
    mp2rage                   T1 of a ratio of two images
@@ -25,6 +29,7 @@ from mrphys import (
     coils,
     diffusion_kurtosis,
     diffusion_tensor,
+    encoding,
     epg,
     exchange,
     field_maps,
@@ -38,19 +43,24 @@ from mrphys import (
     noise,
     perfusion,
     phantom,
+    reconstruction,
     rf,
     sequence,
     steady_state,
     t2_spectrum,
     tissue,
+    trajectory,
     units,
 )
 from mrphys.devices import use_cores
+from mrphys.encoding import Encoding
 from mrphys.errors import InputError, Problem
 from mrphys.exchange import Pool, SemiSolid
 from mrphys.information import cramer_rao
 from mrphys.mapping import Estimate, fit
 from mrphys.optimality import Uncertainty, uncertainty
+from mrphys.raw import RawData
+from mrphys.reconstruction import Reconstruction, reconstruct
 from mrphys.scan import simulate_scan
 from mrphys.simulate import jacobian, simulate
 from mrphys.spins import SpinCloud
@@ -59,10 +69,13 @@ from mrphys.volume import Volume
 
 __version__ = "0.1.0"
 __all__ = [
+    "Encoding",
     "Estimate",
     "InputError",
     "Pool",
     "Problem",
+    "RawData",
+    "Reconstruction",
     "SemiSolid",
     "SpinCloud",
     "Tissue",
@@ -74,6 +87,7 @@ __all__ = [
     "cramer_rao",
     "diffusion_kurtosis",
     "diffusion_tensor",
+    "encoding",
     "epg",
     "exchange",
     "field_maps",
@@ -89,6 +103,8 @@ __all__ = [
     "noise",
     "perfusion",
     "phantom",
+    "reconstruct",
+    "reconstruction",
     "rf",
     "sequence",
     "simulate",
@@ -96,6 +112,7 @@ __all__ = [
     "steady_state",
     "t2_spectrum",
     "tissue",
+    "trajectory",
     "uncertainty",
     "units",
     "use_cores",

@@ -1,5 +1,7 @@
 """η, the noise: complex Gaussian in the signal, Rician in its magnitude."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import i0e, i1e
@@ -27,6 +29,28 @@ def complex_gaussian(
     sd = jnp.broadcast_to(theta.readout_sd(noise_sd), x.shape)
     real, imaginary = jax.random.normal(key, (2, *x.shape), sd.dtype)
     return x + jax.lax.complex(sd * real, sd * imaginary)
+
+
+def receiver_noise(
+    y: Inexact[Array, "..."],
+    covariance: Inexact[Array, "coils coils"],
+    key: PRNGKeyArray,
+    *,
+    axis: int = -2,
+) -> Complex[Array, "..."]:
+    """y + η of coils that hear the same noise: Ψ = E[η ηᴴ], samples independent of one another.
+
+    η = L n with L Lᴴ = Ψ and n complex Gaussian, E|n|² = 1: independent coils of sd σ in each part
+    have Ψ = 2 σ² I. `axis` is that of the coils. Differentiable in y and Ψ, which is positive
+    definite: elsewhere the result is not a number.
+    """
+    z = y.astype(jnp.result_type(y.dtype, jnp.complex64))
+    covariance = jnp.asarray(covariance, z.dtype)
+    real, imaginary = jax.random.normal(key, (2, *y.shape), z.real.dtype) * math.sqrt(0.5)
+    mixed = jnp.tensordot(
+        jnp.linalg.cholesky(covariance), jax.lax.complex(real, imaginary), axes=(1, axis)
+    )
+    return z + jnp.moveaxis(mixed, 0, axis)
 
 
 def magnitude(x: Inexact[Array, "..."]) -> Float[Array, "..."]:

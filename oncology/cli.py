@@ -17,6 +17,8 @@ from rich.table import Table
 from mrphys.errors import InputError, Problem
 from oncology.cli_design import design as design_studies
 from oncology.cli_map import EPILOG, map_series
+from oncology.cli_reconstruct import EPILOG as METHODS_EPILOG
+from oncology.cli_reconstruct import reconstruct_raw
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(design_studies, name="design")
 app.command("map", epilog=EPILOG)(map_series)
+app.command("reconstruct", epilog=METHODS_EPILOG)(reconstruct_raw)
 console = Console(stderr=True)
 
 OUT = typer.Option("--out", "-o", help="Folder for the results; made if it is not there.")

@@ -52,10 +52,10 @@ def write_ismrmrd(
     import ismrmrd
 
     raw = np.asarray(raw)
-    _check(str(path), raw, scan)
+    check_samples(str(path), raw, scan)
     assert scan.fov_mm is not None
     trajectory = (scan.trajectory() * np.array(scan.fov_mm)).astype(np.float32)
-    lines = _Lines(scan, trajectory)
+    lines = Lines(scan, trajectory)
     with whole_file(path) as draft:
         draft.unlink()  # the library makes its own file
         with ismrmrd.Dataset(str(draft), "dataset") as dataset:
@@ -74,8 +74,8 @@ def write_ismrmrd(
                 acquisition.available_channels = raw.shape[0]
                 distance = np.linalg.norm(trajectory[part], axis=1)
                 acquisition.center_sample = int(np.argmin(distance))
-                acquisition.read_dir[:] = (1.0, 0.0, 0.0)
-                acquisition.phase_dir[:] = (0.0, 1.0, 0.0)
+                acquisition.read_dir[:] = (-1.0, 0.0, 0.0)  # LPS: x is to the patient's left
+                acquisition.phase_dir[:] = (0.0, -1.0, 0.0)
                 acquisition.slice_dir[:] = (0.0, 0.0, 1.0)
                 for name, value in lines.counters[number].items():
                     setattr(acquisition.idx, name, value)
@@ -91,7 +91,7 @@ def write_ismrmrd(
                 dataset.append_acquisition(acquisition)
 
 
-class _Lines:
+class Lines:
     """What readouts are to a reader that sorts lines: direction, oversampling, counters."""
 
     def __init__(self, scan: Scan, trajectory: np.ndarray):
@@ -138,7 +138,8 @@ def misfits(where: str, scan: Scan) -> list[Problem]:
     return problems
 
 
-def _check(where: str, raw: np.ndarray, scan: Scan) -> None:
+def check_samples(where: str, raw: np.ndarray, scan: Scan) -> None:
+    """Raises InputError where samples do not match a sequence, or the format cannot hold it."""
     samples = sum(readout.samples for readout in scan.readouts)
     problems = misfits(where, scan)
     if raw.ndim != 2 or raw.shape[1] != samples:
@@ -148,7 +149,7 @@ def _check(where: str, raw: np.ndarray, scan: Scan) -> None:
         raise InputError(*problems)
 
 
-def _header(coils: int, scan: Scan, lines: _Lines, field_t: float) -> bytes:
+def _header(coils: int, scan: Scan, lines: Lines, field_t: float) -> bytes:
     import ismrmrd.xsd as xsd
 
     assert scan.fov_mm is not None
