@@ -132,8 +132,8 @@ def _searched(
     _seen(y, data.squares)
     shape, dtype = data.shape, data.b.dtype
     method.check(shape, data.axes)
-    at = jnp.zeros(shape, dtype) if start is None else jnp.asarray(start, dtype)
-    if at.shape != shape:
+    at = None if start is None else jnp.asarray(start, dtype)
+    if at is not None and at.shape != shape:
         raise InputError(Problem("reconstruct: start", f"shape {at.shape}", f"{shape}"))
     if weight is not None or noise_sd is None:
         if weight is None and method.needs_weight:
@@ -176,13 +176,13 @@ def _solved(
     data: DataTerm,
     method: Method,
     weight: Float[Array, ""],
-    start: Complex[Array, "..."],
+    start: Complex[Array, "..."] | None,
     stop: Stop,
     key: PRNGKeyArray,
     enough: Float[Array, ""] | None,
 ) -> tuple[Reconstruction, Float[Array, ""]]:
     """With |A x - y|²."""
-    start = data.turned(start)
+    start = None if start is None else data.turned(start)
     if enough is None:
         found = method.search(data, weight, start, stop, key)
     else:
