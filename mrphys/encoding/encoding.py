@@ -288,7 +288,7 @@ class Encoding(Linear):
         axes = len(self.sampling.shape)
         order = tuple(sorted(range(axes), key=lambda axis: kernels.shape[axis - axes] > 1))
         varying = sum(n > 1 for n in kernels.shape[-axes:])
-        kernels = _turned(kernels, order)
+        kernels = turned(kernels, order)
         kernels = kernels if self.coils is None else jnp.expand_dims(kernels, -axes - 1)
         return Gram(self._with_axes(order), kernels, order, varying)
 
@@ -300,12 +300,12 @@ class Encoding(Linear):
         coils, terms = self.coils, self.terms
         if terms is not None:
             voxels = terms.over_voxels
-            voxels = None if voxels is None else _turned(voxels, order)
+            voxels = None if voxels is None else turned(voxels, order)
             terms = replace(
-                terms, over_samples=_turned(terms.over_samples, order), over_voxels=voxels
+                terms, over_samples=turned(terms.over_samples, order), over_voxels=voxels
             )
-        sampling = Cartesian(_turned(self.sampling.weight, order), shape)
-        return Encoding(sampling, None if coils is None else _turned(coils, order), terms)
+        sampling = Cartesian(turned(self.sampling.weight, order), shape)
+        return Encoding(sampling, None if coils is None else turned(coils, order), terms)
 
     def _parts(self, x: Numbers) -> Complex[Array, "..."]:
         """Images of each term and coil, (..., *frames, *terms, *coils, *shape)."""
@@ -401,7 +401,12 @@ class Gram(eqx.Module):
     varying: int = eqx.field(static=True)
 
     def __call__(self, x: Numbers, /) -> Complex[Array, "..."]:
-        encoding, back = self.encoding, tuple(int(i) for i in np.argsort(self.order))
+        back = tuple(int(i) for i in np.argsort(self.order))
+        return turned(self.in_order(turned(jnp.asarray(x), self.order)), back)
+
+    def in_order(self, x: Numbers, /) -> Complex[Array, "..."]:
+        """Of images whose axes of space are in `order` already, as what it gives."""
+        encoding = self.encoding
         at = -len(encoding.sampling.shape) - 1 - (encoding.coils is not None)
 
         def multiply(z: Complex[Array, "..."]) -> Complex[Array, "..."]:
@@ -409,12 +414,12 @@ class Gram(eqx.Module):
                 return _times(z, self.kernels)
             return jnp.sum(_times(jnp.expand_dims(z, at - 1), self.kernels), axis=at)
 
-        z = encoding._parts(_turned(jnp.asarray(x), self.order))
-        z = encoding.sampling.convolved(z, multiply, self.varying)
-        return _turned(encoding._whole(z), back)
+        return encoding._whole(
+            encoding.sampling.convolved(encoding._parts(x), multiply, self.varying)
+        )
 
 
-def _turned(z: Inexact[Array, "..."], order: tuple[int, ...]) -> Inexact[Array, "..."]:
+def turned(z: Inexact[Array, "..."], order: tuple[int, ...]) -> Inexact[Array, "..."]:
     """The last axes in another order."""
     before = z.ndim - len(order)
     return jnp.transpose(z, (*range(before), *(before + axis for axis in order)))

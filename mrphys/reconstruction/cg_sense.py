@@ -41,7 +41,7 @@ class CGSense(Method):
 def solve(
     data: DataTerm,
     weight: Float[Array, ""],
-    start: Images,
+    start: Images | None,
     stop: Stop,
     enough: float | Float[Array, ""],
 ) -> Found:
@@ -59,8 +59,7 @@ def solve(
         return _pair(found.x), found[1:]
 
     def backward(matrix, pair):
-        nothing = jax.lax.complex(*pair) * 0
-        found = conjugate_gradients(matrix, pair, nothing, stop, jnp.inf)
+        found = conjugate_gradients(matrix, pair, None, stop, jnp.inf)
         return _pair(found.x), found[1:]
 
     x, rest = jax.lax.custom_linear_solve(
@@ -72,7 +71,7 @@ def solve(
 def conjugate_gradients(
     matrix: Callable,
     b: tuple[Float[Array, "..."], Float[Array, "..."]],
-    start: Images,
+    start: Images | None,
     stop: Stop,
     fall: float | Float[Array, ""],
 ) -> Found:
@@ -83,7 +82,8 @@ def conjugate_gradients(
     def normal(x: Images) -> Images:
         return jax.lax.complex(*matrix(_pair(x)))
 
-    r = wanted - normal(start)
+    r = wanted if start is None else wanted - normal(start)
+    start = jnp.zeros_like(wanted) if start is None else start
     scale, rr = _squares(wanted), _squares(r)
     tiny = jnp.finfo(rr.dtype).tiny
     limit = stop.tolerance**2 * scale

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float
 
 from mrphys.encoding import Encoding, Linear
+from mrphys.encoding.encoding import Gram, turned
 from mrphys.encoding.sampling import Cartesian
 
 MARGIN = 1.05
@@ -17,12 +18,16 @@ MARGIN = 1.05
 class DataTerm(eqx.Module):
     """½⟨x, N x⟩ - Re⟨b, x⟩ + ½|y|², N = AᴴA, b = Aᴴ y, its gradient N x - b.
 
+    Axes of space are in the order in which N costs least: it is for `turned` images, and what is
+    found is turned `back`. No regularisation here knows one axis of space from another.
+
     normal   N
     b        Aᴴ y
     squares  |y|², of what was sampled
     count    M, how many data that is
     bound    no eigenvalue of N is larger
     axes     how many of the last axes of x are of space
+    order    of them
     """
 
     normal: Callable[[Complex[Array, "..."]], Complex[Array, "..."]]
@@ -31,6 +36,20 @@ class DataTerm(eqx.Module):
     count: Float[Array, ""]
     bound: Float[Array, ""]
     axes: int = eqx.field(static=True)
+    order: tuple[int, ...] = eqx.field(static=True)
+
+    def turned(self, x: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """From the order of A's axes to this one."""
+        return turned(x, self.order)
+
+    def back(self, x: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """From this order to that of A's axes."""
+        return turned(x, tuple(sorted(range(len(self.order)), key=self.order.__getitem__)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of images, as A has them."""
+        return jax.eval_shape(self.back, self.b).shape
 
 
 def data_term(A: Linear, y: Complex[Array, "..."]) -> DataTerm:
@@ -39,7 +58,11 @@ def data_term(A: Linear, y: Complex[Array, "..."]) -> DataTerm:
     squares = power(A, y)
     count = jnp.sum(jnp.broadcast_to(sampled(A, y), y.shape), dtype=squares.dtype)
     axes = b.ndim if A.axes is None else A.axes
-    return DataTerm(normal, b, squares, count, largest(A, normal, b), axes)
+    order = tuple(range(axes))
+    if isinstance(normal, Gram):
+        normal, order = normal.in_order, normal.order
+    b = turned(b, order)
+    return DataTerm(normal, b, squares, count, largest(A, normal, b), axes, order)
 
 
 def misfit(A: Linear, x: Complex[Array, "..."], y: Complex[Array, "..."]) -> Float[Array, ""]:

@@ -52,11 +52,11 @@ class Method(eqx.Module):
         self,
         data: DataTerm,
         weight: Float[Array, ""],
-        start: Complex[Array, "..."],
+        start: Complex[Array, "..."] | None,
         stop: Stop,
         key: PRNGKeyArray,
     ) -> Found:
-        """x of weight λ."""
+        """x of weight λ, from a start, or from 0."""
 
 
 def iterate(

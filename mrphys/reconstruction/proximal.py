@@ -16,7 +16,7 @@ def fista(
     data: DataTerm,
     proximal: Callable[[Images, Float[Array, ""], PRNGKeyArray], Images],
     weight: Float[Array, ""],
-    start: Images,
+    start: Images | None,
     stop: Stop,
     key: PRNGKeyArray,
 ) -> Found:
@@ -31,6 +31,7 @@ def fista(
     doi:10.1007/s10208-013-9150-3 (restart).
     """
     step = 1 / data.bound
+    start = jnp.zeros_like(data.b) if start is None else start
 
     def improve(now, count):
         x, z, t = now

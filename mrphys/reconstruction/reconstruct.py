@@ -130,14 +130,11 @@ def _searched(
 ) -> Reconstruction:
     data = _prepared(A, y)
     _seen(y, data.squares)
-    image = data.b
-    method.check(image.shape, data.axes)
-    at = jnp.zeros_like(image)
-    if start is not None:
-        at = jnp.asarray(start, image.dtype)
-        if at.shape != image.shape:
-            found = f"shape {at.shape}"
-            raise InputError(Problem("reconstruct: start", found, f"{image.shape}"))
+    shape, dtype = data.shape, data.b.dtype
+    method.check(shape, data.axes)
+    at = None if start is None else jnp.asarray(start, dtype)
+    if at is not None and at.shape != shape:
+        raise InputError(Problem("reconstruct: start", f"shape {at.shape}", f"{shape}"))
     if weight is not None or noise_sd is None:
         if weight is None and method.needs_weight:
             expected = "regularisation, or noise_sd, from which it is found"
@@ -179,16 +176,18 @@ def _solved(
     data: DataTerm,
     method: Method,
     weight: Float[Array, ""],
-    start: Complex[Array, "..."],
+    start: Complex[Array, "..."] | None,
     stop: Stop,
     key: PRNGKeyArray,
     enough: Float[Array, ""] | None,
 ) -> tuple[Reconstruction, Float[Array, ""]]:
     """With |A x - y|²."""
+    start = None if start is None else data.turned(start)
     if enough is None:
         found = method.search(data, weight, start, stop, key)
     else:
         found = cg_sense.solve(data, weight, start, stop, enough)
+    found = found._replace(x=data.back(found.x))
     squares = misfit(A, found.x, y)
     return _told(found, weight, squares, data.count), squares
 

@@ -47,6 +47,7 @@ class TotalVariation(Method):
         return jnp.sum(jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0))
 
     def search(self, data, weight, start, stop, key):
+        start = jnp.zeros_like(data.b) if start is None else start
         scales = self._scales(start, data.axes)
         norm = 4 * sum(scale**2 for scale in scales)
         sigma = data.bound / (2 * norm)
