@@ -49,7 +49,7 @@ def show(figure, name):
 def simulated(n, spokes):
     """A slice of the MNI brain in n² voxels of 200 mm, T1 weighted, eight loops round it."""
     head = mr.phantom.brain(2.0)
-    fraction = np.stack([np.asarray(v)[:, :, 40] for v in head.fractions().values()])
+    fraction = np.stack([np.asarray(v)[:, :, 40] for v in head.fractions.values()])
     weighted = np.tensordot(np.linspace(1.0, 0.3, len(fraction)), fraction, axes=1)
     image = np.asarray(jax.image.resize(jnp.asarray(weighted), (n, n), "linear"))
     at = (np.arange(n) - n // 2) / n * 180

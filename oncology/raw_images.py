@@ -119,7 +119,7 @@ def estimated(raw: RawData, how: CoilMethod = "espirit") -> Complex[np.ndarray, 
     window = np.ones(())
     for n in calibration.shape[1:]:
         window = np.multiply.outer(window, np.hanning(n + 2)[1:-1])
-    whole[(slice(None), *region)] = calibration * window.astype(raw.y.real.dtype)
+    whole[(slice(None), *region)] = calibration * window.astype(np.finfo(raw.y.dtype).dtype)
     images = ifft(jax.numpy.asarray(whole), len(raw.shape))
     return np.asarray({"walsh": walsh, "inati": inati}[how](images))
 

@@ -77,7 +77,7 @@ def _curve(
         raise InputError(Problem("spiral: density", f"{dense.min():g}", "above 0 for r of 0 to 1"))
     per_r = 2 * math.pi * edge * dense / interleaves
     angle = np.concatenate([[0.0], np.cumsum((per_r[1:] + per_r[:-1]) / 2 * np.diff(r))])
-    count = max(int(angle[-1] / (2 * math.pi) * STEPS_PER_TURN), 2000)
+    count = max(int(angle[-1] / (2 * math.pi) * STEPS_PER_TURN), 8000)
     theta = np.linspace(0.0, angle[-1], count)
     return edge * CubicSpline(angle, r)(theta) * np.exp(1j * theta)
 

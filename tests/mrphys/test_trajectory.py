@@ -73,6 +73,28 @@ def test_variable_density_moves_outwards_as_asked():
     np.testing.assert_allclose(turns, 4 * (2 * r - r**2 / 2), atol=0.02)
 
 
+def test_a_spiral_slows_down_before_it_bends():
+    """From open to dense turns within a tenth of the radius."""
+    limits = Limits(0.04, 100.0)
+
+    def density(r):
+        return 0.1 + 2 / (1 + np.exp(-(r - 0.5) / 0.02))
+
+    k = trajectory.spiral(4, 64, FOV[0], DWELL_S, limits=limits, density=density)
+    limits.check(k, FOV, DWELL_S)
+
+
+def test_excess_is_of_squares_over_the_limits():
+    """A straight line at 1.1 times the largest gradient; one that turns back at it."""
+    step = 1.1 * 0.04 * HZ_PER_T * DWELL_S * FOV[0] * 1e-3
+    line = step * np.stack([np.arange(9.0), np.zeros(9)], -1)
+    slew = (np.array([0, 0, 0, 2.0, 0, 0, 0]) * 1.1 * 0.04 / DWELL_S / 150.0) ** 2
+    assert Limits().excess(line, FOV, DWELL_S) == pytest.approx(0.21)
+    there = np.concatenate([line[:5], line[3::-1]])
+    expected = 0.21 + np.mean(np.maximum(slew - 1, 0))
+    assert Limits().excess(there, FOV, DWELL_S) == pytest.approx(expected)
+
+
 def test_splines_and_their_gradients():
     """Of a cubic the spline is exact, its derivatives those of the polynomial."""
     u = np.linspace(0, 1, 201)[:, None]
