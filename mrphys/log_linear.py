@@ -12,13 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mrphys.errors import InputError, Problem
+from mrphys.likelihood import bessel_ratio, rician_information
+from mrphys.noise import rician_mean, rician_variance
 
 DEEPEST = 1e-4
 """Of a voxel's largest signal: what is below counts as this much in the first, unweighted fit, and
 not at all after it."""
+SCORINGS, SMALL, MOVING = 20, 1e-3, 0.05
+"""Steps at most; the change of a signal's logarithm at which they end, and that at which a search
+has not."""
+HIGHEST = 14.0
+"""Of a signal's logarithm, in units of its noise."""
 
 
 class Design(NamedTuple):
@@ -30,13 +37,15 @@ class Design(NamedTuple):
 
 
 class LogLinear(NamedTuple):
-    """What was found: β; the covariance of R β, the noise being the voxel's `unit`; the sd of what
-    is left over, in the signal's units."""
+    """What was found: γ = R β of signals in a voxel's `unit`; β; the covariance of γ, the noise
+    being the unit; the sd of what is left over, in the signal's units; whether a search ended."""
 
+    gamma: Float[Array, "unknowns voxels"]
     beta: Float[Array, "unknowns voxels"]
     covariance: Float[Array, "unknowns unknowns voxels"]
     unit: Float[Array, " voxels"]
     residual: Float[Array, " voxels"]
+    arrived: Bool[Array, " voxels"]
 
 
 def design(
@@ -73,26 +82,96 @@ def fit_logarithm(design: Design, x: Float[Array, "readouts voxels"]) -> LogLine
     log = jnp.log(jnp.where(seen, x, DEEPEST))
     first = q @ (q.T @ log)
     weight = jnp.where(seen, averages * jnp.exp(2 * jnp.minimum(first, 1.0)), 0.0)
-    count = q.shape[1]
-    i, j = np.tril_indices(count)
-    entries = (q[:, i] * q[:, j]).T @ weight
-    square = jnp.zeros((count, count), int).at[i, j].set(np.arange(i.size))
-    square = jnp.maximum(square, square.T)
-    covariance = inverse(entries[square])
+    covariance = inverse(_information(q, weight))
     left = log - first
     step = jnp.sum(covariance * (q.T @ (weight * left))[None], axis=1)
     gamma = q.T @ log + step
     left = left - q @ step
-    spare = x.shape[0] - count
+    spare = x.shape[0] - q.shape[1]
     positive = jnp.sum(weight * left**2, axis=0)
     some = positive > 0
     residual = jnp.sqrt(jnp.where(some, positive, 1.0) / max(spare, 1)) * unit
-    beta = design.r_inverse @ gamma
+    residual = jnp.where(some & (spare > 0), residual, 0.0)
     return LogLinear(
-        beta.at[0].add(jnp.log(unit)),
-        covariance,
-        unit,
-        jnp.where(some & (spare > 0), residual, 0.0),
+        gamma, _beta(design, gamma, unit), covariance, unit, residual, jnp.ones_like(some)
+    )
+
+
+def _beta(design: Design, gamma: Array, unit: Array) -> Float[Array, "unknowns voxels"]:
+    return (design.r_inverse @ gamma).at[0].add(jnp.log(unit))
+
+
+def _information(
+    q: Float[Array, "readouts unknowns"], weight: Float[Array, "readouts voxels"]
+) -> Float[Array, "unknowns unknowns voxels"]:
+    """Qᵀ W Q of each voxel."""
+    count = q.shape[1]
+    i, j = np.tril_indices(count)
+    entries = (q[:, i] * q[:, j]).T @ weight
+    square = jnp.zeros((count, count), int).at[i, j].set(np.arange(i.size))
+    return entries[jnp.maximum(square, square.T)]
+
+
+def fit_magnitude(
+    design: Design,
+    x: Float[Array, "readouts voxels"],
+    noise_sd: Float[Array, " voxels"],
+    start: LogLinear,
+) -> LogLinear:
+    """β of greatest likelihood of magnitudes x (Rice), from that of the logarithm, by Fisher
+    scoring: with A_i and M_i the signal and the datum in units of their noise
+
+        Qᵀ W Q δ = Qᵀ (A (M I1(M A) / I0(M A) - A)),   W = A² ρ(A)
+
+    and ρ of `rician_information`. The last step is Newton's: it leaves the root where it is and
+    carries its derivative.
+    """
+    q, spare = design.q, x.shape[0] - design.q.shape[1]
+    gain = jnp.sqrt(design.averages)[:, None] / noise_sd[None]
+    m, scale = gain * x, jnp.log(gain * start.unit[None])
+
+    def amplitude(scale: Array, gamma: Array) -> Array:
+        return jnp.exp(jnp.minimum(scale + q @ gamma, HIGHEST))
+
+    def pull(log_a: Array, m: Array) -> Array:
+        a = jnp.exp(log_a)
+        return a * (m * bessel_ratio(m * a) - a)
+
+    def covariance(a: Array) -> Array:
+        return inverse(_information(q, a**2 * rician_information(a)))
+
+    still_m, still_scale, begin = jax.lax.stop_gradient((m, scale, start.gamma))
+
+    def improve(now: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        count, _, gamma = now
+        a = amplitude(still_scale, gamma)
+        toward = q.T @ pull(jnp.log(a), still_m)
+        step = jnp.sum(covariance(a) * toward[None], axis=1)
+        moved = jnp.max(jnp.abs(q @ step), axis=0)
+        return count + 1, moved, gamma + step / jnp.maximum(moved, 1.0)[None]
+
+    def unfinished(now: tuple[Array, Array, Array]) -> Array:
+        return (now[0] < SCORINGS) & (jnp.max(now[1]) > SMALL)
+
+    _, moved, gamma = jax.lax.while_loop(
+        unfinished, improve, (0, jnp.full_like(start.unit, jnp.inf), begin)
+    )
+    arrived = moved < MOVING
+    log_a = scale + q @ gamma
+    force, bend = jax.jvp(lambda log_a: pull(log_a, m), (log_a,), (jnp.ones_like(log_a),))
+    newton = jnp.sum(inverse(_information(q, -bend)) * (q.T @ force)[None], axis=1)
+    near = arrived & (jnp.max(jnp.abs(q @ newton), axis=0) < MOVING)
+    gamma = gamma + jnp.where(near[None], newton, 0.0)
+    a = amplitude(scale, gamma)
+    left = jnp.sum((m - rician_mean(a, 1.0)) ** 2 / rician_variance(a, 1.0), axis=0)
+    residual = jnp.sqrt(jnp.where(left > 0, left, 1.0) / max(spare, 1)) * noise_sd
+    return LogLinear(
+        gamma,
+        _beta(design, gamma, start.unit),
+        covariance(a) * (start.unit / noise_sd)[None, None] ** 2,
+        start.unit,
+        jnp.where((left > 0) & (spare > 0), residual, 0.0),
+        arrived,
     )
 
 
@@ -107,6 +186,15 @@ def deviations(
     # In one sum: of two nested ones jaxlib 0.10.2 makes wrong float32 numbers here on processors.
     both = turned[:, :, None] * fit.covariance[None] * turned[:, None]
     return jnp.sqrt(jnp.sum(both, axis=(1, 2))) * (noise_sd / fit.unit)[None]
+
+
+def covariance(
+    design: Design, fit: LogLinear, noise_sd: Float[Array, " voxels"]
+) -> Float[Array, "unknowns unknowns voxels"]:
+    """Of β."""
+    half = jnp.einsum("ik,klv->ilv", design.r_inverse, fit.covariance)
+    whole = jnp.einsum("ilv,jl->ijv", half, design.r_inverse)
+    return whole * (noise_sd / fit.unit)[None, None] ** 2
 
 
 @jax.custom_jvp

@@ -34,33 +34,51 @@ Method = Literal["osvd", "csvd", "tikhonov"]
 
 class VascularMaps(eqx.Module):
     """cbv (ml/ml), cbf_per_s (ml/ml/s), mtt_s, tmax_s (when the residue function peaks: the delay),
-    and flow times residue function, `residue_per_s`. NaN where there is no flow."""
+    and flow times residue function, `residue_per_s`. NaN where there is no flow.
+
+    cbv_sd, cbf_sd_per_s, mtt_sd_s  standard deviations by the noise of the tissue's curve, infinite
+             where there is no flow: of what is estimated about its mean. What regularisation takes
+             from the flow, a bias, is not in them
+    noise_sd of an image of the curve: as given, or of what the deconvolution leaves over
+    """
 
     cbv: Float[Array, "*voxels"]
     cbf_per_s: Float[Array, "*voxels"]
     mtt_s: Float[Array, "*voxels"]
     tmax_s: Float[Array, "*voxels"]
     residue_per_s: Float[Array, "*voxels twice_readouts"]
+    cbv_sd: Float[Array, "*voxels"]
+    cbf_sd_per_s: Float[Array, "*voxels"]
+    mtt_sd_s: Float[Array, "*voxels"]
+    noise_sd: Float[Array, "*voxels"]
 
 
 class Leakage(NamedTuple):
     """The curve without leakage, the share k1 of the reference curve in it, k2 of its integral, and
-    the standard deviation of k2."""
+    their standard deviations by `noise_sd`, of an image of the curve: as given, or the residual.
+
+    whole, toward_k2  what makes the noise of `corrected`: ∫ r, and k2's slope in each image
+    """
 
     corrected: Float[Array, "*voxels readouts"]
     k1: Float[Array, "*voxels"]
     k2_per_s: Float[Array, "*voxels"]
+    k1_sd: Float[Array, "*voxels"]
     k2_sd_per_s: Float[Array, "*voxels"]
+    noise_sd: Float[Array, "*voxels"]
+    whole: Float[Array, " readouts"]
+    toward_k2: Float[Array, " readouts"]
 
 
 def vascular_maps(
     times_s: ArrayLike,
-    tissue: Float[Array | np.ndarray, "*voxels readouts"],
+    tissue: Float[Array | np.ndarray, "*voxels readouts"] | Leakage,
     arterial: Float[Array | np.ndarray, " images"],
     method: Method = "osvd",
     *,
     threshold: float = 0.1,
     kappa: ArrayLike = 1.0,
+    noise_sd: ArrayLike | None = None,
 ) -> VascularMaps:
     """Volume, flow and transit time of every voxel.
 
@@ -73,10 +91,25 @@ def vascular_maps(
         tikhonov  all, weighed by s² / (s² + λ²); λ of each voxel by generalised cross-validation
 
     kappa = (1 - H_artery) / ((1 - H_capillary) ρ), about 0.7 ml/g, turns volumes of agent into
-    volumes of blood per mass. Differentiable in both curves. Raises InputError for times not
-    evenly spaced, an input without a bolus, and shapes that do not match.
+    volumes of blood per mass. `tissue` may be what `leakage_corrected` found: its noise is then
+    that of the curve corrected, which is not alike in all images.
+
+    The sds are exact for what is linear in the curve: the volume; the flow, the residue function's
+    value where it peaks, for the singular values that are kept; and transit time to first
+    order. They hold for an SNR of 20 or more, of the curve's peak. By "tikhonov" noise chooses λ,
+    which moves flow and transit time by as much again: their sds are not told, but infinite.
+
+    noise_sd is of an image of the curve, a number or a map; when None, that of `Leakage`, or of
+    what the deconvolution leaves over. Differentiable in both curves. Raises InputError for times
+    not evenly spaced, an input without a bolus, noise_sd <= 0, and shapes that do not match.
     """
-    times, c, c_a = _checked(times_s, tissue, arterial)
+    leak = tissue if isinstance(tissue, Leakage) else None
+    curves = tissue.corrected if isinstance(tissue, Leakage) else tissue
+    times, c, c_a = _checked(times_s, curves, arterial)
+    if noise_sd is not None:
+        check_range("dsc: noise_sd", noise_sd, float(jnp.finfo(jnp.float32).tiny), np.inf, "")
+    elif leak is not None:
+        noise_sd = leak.noise_sd
     step_s = (times[-1] - times[0]) / (times.size - 1)
     images = times.size
     neighbours = jnp.pad(c_a, 1)
@@ -87,43 +120,63 @@ def vascular_maps(
     inverse = jnp.conj(spectrum) / jnp.where(size > 0, size, 1.0) ** 2
     area = jnp.trapezoid(c_a, times)
 
-    def of(c: Array, kappa: Array) -> tuple[Array, ...]:
+    edges = jnp.ones_like(times).at[np.array([0, -1])].set(0.5)
+    to_volume = edges * step_s / area
+    pairs = (2 * (images - jnp.arange(images))).at[0].set(images).astype(c.dtype)
+
+    def of(c: Array, kappa: Array, noise: Array) -> tuple[Array, ...]:
         seen = jnp.fft.rfft(c, 2 * images)
 
         def residue(weight: Array) -> Array:
             return jnp.fft.irfft(seen * inverse * weight, 2 * images)
 
         if method == "csvd":
-            found = residue((share > threshold).astype(c.dtype))
+            weight = (share > threshold).astype(c.dtype)
         elif method == "osvd":
-            found = _least_oscillating(residue, share)
+            weight = _least_oscillating(residue, share)
         else:
-            found = residue(_cross_validated(seen, share))
+            weight = _cross_validated(seen, share)
+        found = residue(weight)
         at, peak = jnp.argmax(found), jnp.max(found)
         flows = peak > 0
-        volume = jnp.trapezoid(c, times) / area
-        transit_s = volume / jnp.where(flows, peak, 1.0)
+        peak = jnp.where(flows, peak, 1.0)
+        volume = to_volume @ c
         late_s = jnp.where(at >= images, at - 2 * images, at) * step_s
-        three = jnp.where(flows, jnp.stack([kappa * peak, transit_s, late_s]), jnp.nan)
-        return kappa * volume, *three, kappa * found
+        if noise_sd is None:
+            left = jnp.fft.irfft(seen * (1 - weight), 2 * images)
+            apart = jnp.fft.irfft(1 - weight, 2 * images)[:images] ** 2
+            spare = jnp.sum(pairs * apart)
+            noise = jnp.sqrt(jnp.sum(left[:images] ** 2) / jnp.where(spare > 0, spare, jnp.inf))
+        kernel = jnp.fft.irfft(inverse * weight, 2 * images)
+        to_flow = jnp.roll(kernel[::-1], at + 1)[:images]
+        to_transit = (to_volume - volume / peak * to_flow) / peak
+        rows = jnp.stack([kappa * to_volume, kappa * to_flow, to_transit])
+        if leak is not None:
+            rows = rows + (rows @ leak.whole)[:, None] * leak.toward_k2[None]
+        told = flows & jnp.array([True, method != "tikhonov", method != "tikhonov"])
+        sds = jnp.where(told, noise * jnp.linalg.norm(rows, axis=1), jnp.inf)
+        three = jnp.where(flows, jnp.stack([kappa * peak, volume / peak, late_s]), jnp.nan)
+        return kappa * volume, *three, kappa * found, *sds, noise
 
-    wide = jnp.vectorize(of, signature="(t),()->(),(),(),(),(n)")
-    return VascularMaps(*wide(c, jnp.asarray(kappa, c.dtype)))
+    wide = jnp.vectorize(of, signature="(t),(),()->(),(),(),(),(n),(),(),(),()")
+    given = jnp.asarray(0.0 if noise_sd is None else noise_sd, c.dtype)
+    return VascularMaps(*wide(c, jnp.asarray(kappa, c.dtype), given))
 
 
 def _least_oscillating(
     residue: Callable[[Array], Array], share: Float[Array, " numbers"]
-) -> Float[Array, " times"]:
-    """The residue function of the smallest threshold at which it oscillates little enough."""
+) -> Float[Array, " numbers"]:
+    """What is kept at the smallest threshold at which the residue function oscillates little."""
 
     def tried(best: tuple[Array, Array], threshold: Array) -> tuple[tuple[Array, Array], None]:
         found, done = best
-        new = residue((share > threshold).astype(share.dtype))
+        kept = (share > threshold).astype(share.dtype)
+        new = residue(kept)
         bends = jnp.abs(jnp.roll(new, -1) - 2 * new + jnp.roll(new, 1))
         calm = jnp.sum(bends) < OSCILLATION * bends.size * jnp.max(new)
-        return (jnp.where(done, found, new), done | calm), None
+        return (jnp.where(done, found, kept), done | calm), None
 
-    begin = residue(jnp.ones_like(share)), jnp.zeros((), bool)
+    begin = jnp.ones_like(share), jnp.zeros((), bool)
     return jax.lax.scan(tried, begin, jnp.asarray(THRESHOLDS, share.dtype))[0][0]
 
 
@@ -146,12 +199,14 @@ def leakage_corrected(
     times_s: ArrayLike,
     tissue: Float[Array | np.ndarray, "*voxels readouts"],
     reference: Float[Array | np.ndarray, " images"],
+    noise_sd: ArrayLike | None = None,
 ) -> Leakage:
     """ΔR2* freed of what an agent outside the vessels adds, by T1 (k2 > 0) or T2* (k2 < 0):
 
         c(t) ≈ k1 r(t) - k2 ∫ r,   corrected = c + k2 ∫ r
 
-    by least squares, r the mean curve of tissue that does not leak. Linear; differentiable.
+    by least squares, r the mean curve of tissue that does not leak. noise_sd is of an image of the
+    curve, a number or a map; each voxel's residual when None. Linear; differentiable.
     Boxerman, Schmainda, Weisskoff 2006, AJNR Am J Neuroradiol 27:859-867.
     Raises InputError as `vascular_maps`.
     """
@@ -160,15 +215,20 @@ def leakage_corrected(
     whole = jnp.concatenate([jnp.zeros(1, r.dtype), jnp.cumsum(steps)])
     aa, ab, bb = r @ r, -(r @ whole), whole @ whole
     determinant = aa * bb - ab**2
+    toward_k1, toward_k2 = ((bb * r + ab * whole), -(aa * whole + ab * r))
+    toward_k1, toward_k2 = toward_k1 / determinant, toward_k2 / determinant
 
-    def of(c: Array) -> tuple[Array, ...]:
-        a, b = c @ r, -(c @ whole)
-        k1, k2 = (bb * a - ab * b) / determinant, (aa * b - ab * a) / determinant
-        left = c - k1 * r + k2 * whole
-        noise = jnp.sqrt(jnp.sum(left**2) / (times.size - 2))
-        return c + k2 * whole, k1, k2, noise * jnp.sqrt(aa / determinant)
+    def of(c: Array, noise: Array) -> tuple[Array, ...]:
+        k1, k2 = toward_k1 @ c, toward_k2 @ c
+        if noise_sd is None:
+            left = c - k1 * r + k2 * whole
+            noise = jnp.sqrt(jnp.sum(left**2) / (times.size - 2))
+        sds = noise * jnp.sqrt(bb / determinant), noise * jnp.sqrt(aa / determinant)
+        return c + k2 * whole, k1, k2, *sds, noise
 
-    return Leakage(*jnp.vectorize(of, signature="(t)->(t),(),(),()")(c))
+    wide = jnp.vectorize(of, signature="(t),()->(t),(),(),(),(),()")
+    found = wide(c, jnp.asarray(0.0 if noise_sd is None else noise_sd, c.dtype))
+    return Leakage(*found, whole, toward_k2)
 
 
 def _checked(times_s: ArrayLike, tissue: ArrayLike, arterial: ArrayLike) -> tuple[Array, ...]:

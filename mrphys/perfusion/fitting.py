@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
+from scipy.interpolate import PchipInterpolator
 
 from mrphys.errors import InputError, Problem
-from mrphys.mapping import AT_BOUNDARY, FAILED, MASKED, Estimate, fit
+from mrphys.mapping import AT_BOUNDARY, MASKED, Estimate, fit
+from mrphys.perfusion.arterial_input import ArterialInput
 from mrphys.perfusion.conversion import AMPLITUDES, RATES, exponentials
 from mrphys.perfusion.propagation import Asked, Known, Optimum, described
 from mrphys.perfusion.series import DynamicSeries
@@ -34,6 +36,8 @@ PHYSICAL = {
 """Where compartments may lie, unless told otherwise, once a fit is bounded."""
 DELAY_STEP_S, DELAYS = 2.0, 24
 """Between delays from which a search begins, and how many at most."""
+SMOOTH = 4.3
+"""Nodes of a smooth input for each image."""
 CHUNK = 1024
 ITERATIONS = 200
 """Two exponentials of nearly one rate are told apart slowly."""
@@ -90,8 +94,9 @@ def fit_kinetics(
     """
     data = jnp.asarray(x, theta.arterial.plasma_mmol_per_l.dtype)
     usable = _usable(theta, data, model, mask)
+    smooth = _smooth(theta) if delay_s else theta
     ask = _Question(model, noise_sd, delay_s, arterial_sd, arterial_scale_sd, chunk)
-    found = _at_delays(ask, theta, data, usable) if delay_s else _at_once(ask, theta, data, usable)
+    found = _at_delays(ask, smooth, data, usable) if delay_s else _at_once(ask, theta, data, usable)
     names = AMPLITUDES[model] + RATES[model] + (("delay_s",) if delay_s else ())
     free = _compartments(ask, names, theta, found, errors)
     if bounds is None:
@@ -107,11 +112,11 @@ def fit_kinetics(
     start = model(**{name: jnp.clip(getattr(free.value, name), *limits[name]) for name in limits})
     known = model(**dict.fromkeys(limits, 1.0))
     inside = fit(
-        theta, data, tuple(limits), noise_sd, known=known, linear=(), bounds=limits,
+        smooth, data, tuple(limits), noise_sd, known=known, linear=(), bounds=limits,
         mask=outside, start=start, chunk=chunk, iterations=ITERATIONS,
     )  # fmt: skip
     bounded = _compartments(
-        ask, tuple(limits), theta, _Found(inside, inside.residual, inside.noise_sd, None), errors
+        ask, tuple(limits), theta, _Found(inside, inside.residual, inside.noise_sd, smooth), errors
     )
     return jax.tree.map(lambda new, old: jnp.where(outside, new, old), bounded, free)
 
@@ -126,12 +131,13 @@ class _Question(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """In exponentials or compartments; `small` is the space in which it was found, if any."""
+    """In exponentials or compartments; `seen` is the series, or the space of its curves, in which
+    it was found."""
 
     estimate: Estimate
     residual: Float[Array, "*voxels"]
     noise_sd: Float[Array, "*voxels"]
-    small: Subspace | None
+    seen: DynamicSeries | Subspace
 
 
 def _at_once(
@@ -155,7 +161,7 @@ def _at_once(
         small = small if 2 * small.plasma.size <= images else None
     if small is None:
         found = fit(theta, data, names, noise, **wanted)
-        return _Found(found, found.residual, found.noise_sd, None)
+        return _Found(found, found.residual, found.noise_sd, theta)
     inside, left = small.project(data)
     count = inside.shape[-1]
     noise = jnp.sqrt(left / (images - count)) if noise is None else jnp.asarray(noise, data.dtype)
@@ -181,7 +187,7 @@ def _at_delays(ask: _Question, theta: DynamicSeries, data: Array, usable: Array)
         moved = eqx.tree_at(lambda t: t.arterial.times_s, theta, nodes)
         moved = DynamicSeries(moved.times_s, moved.arterial, aligned=False)
         found = _at_once(ask, moved, data, usable, numbers)
-        numbers = None if found.small is None else found.small.plasma.size
+        numbers = found.seen.plasma.size if isinstance(found.seen, Subspace) else None
         cost = jnp.where(found.estimate.status < MASKED, found.residual, jnp.inf)
         here = found.estimate.value
         here = eqx.tree_at(
@@ -212,60 +218,31 @@ def _at_delays(ask: _Question, theta: DynamicSeries, data: Array, usable: Array)
         lost = (found.status >= MASKED) | (second.residual < found.residual)
         better = other & (second.status < MASKED) & lost
         found = jax.tree.map(partial(jnp.where, better), second, found)
-    if not isinstance(found.status, Tracer) and (found.status == FAILED).any():
-        found = _at_kinks(ask, theta, data, found, start, between_s, wanted)
-    return _Found(found, found.residual, found.noise_sd, None)
+    return _Found(found, found.residual, found.noise_sd, theta)
 
 
-def _at_kinks(
-    ask: _Question,
-    theta: DynamicSeries,
-    data: Array,
-    found: Estimate,
-    start: Any,
-    reach_s: float,
-    wanted: dict[str, Any],
-) -> Estimate:
-    """Voxels whose best delay brings samples of the input onto images: there the slope in the delay
-    jumps, an input being straight between its samples, and no step ends where it is 0.
+def _smooth(theta: DynamicSeries) -> DynamicSeries:
+    """The series with an input that has no corners, where it is seen no more often than the tissue.
 
-    The best of these delays within `reach_s` of where the search began. The sds are those of a
-    curve without noise just beside it.
+    Between its samples the input is linear; where all images meet corners at one delay the cost has
+    one too, and estimates stay in it. So cubic pieces that do not overshoot (Fritsch, Butland 1984,
+    doi:10.1137/0905021) are put through the samples, and read the closer the more they bend.
     """
-    failed, lowest, best = found.status == FAILED, jnp.inf, start
-    times, nodes = (np.asarray(v, float) for v in (theta.times_s, theta.arterial.times_s))
-    step_s, (low, high) = float(np.median(np.diff(times))), ask.delay_s or (0.0, 0.0)
-    first = (times[0] - nodes[0] - low) % step_s
-    begun = np.asarray(start.delay_s)[np.asarray(failed)]
-    for late_s in np.arange(low + first, high + 1e-6 * step_s, step_s):
-        if np.abs(begun - late_s).min() > reach_s:
-            continue
-        moved = eqx.tree_at(lambda t: t.arterial.times_s, theta, theta.arterial.times_s + late_s)
-        moved = DynamicSeries(moved.times_s, moved.arterial, aligned=False)
-        there = _at_once(ask, moved, data, failed)
-        cost = jnp.where(there.estimate.status < MASKED, there.residual, jnp.inf)
-        beside_s = late_s + 1e-3 * step_s * (1 if late_s < (low + high) / 2 else -1)
-        here = eqx.tree_at(
-            lambda q: q.delay_s,
-            there.estimate.value,
-            jnp.full(cost.shape, beside_s, cost.dtype),
-            is_leaf=_is_none,
-        )
-        better = cost < lowest
-        best = jax.tree.map(partial(jnp.where, better), here, best)
-        lowest = jnp.where(better, cost, lowest)
-    failed = failed & jnp.isfinite(lowest)
-    if not failed.any():
-        return found
-    spare = data.shape[-1] - len(wanted["free"])
-    residual = jnp.where(failed, lowest * np.sqrt((spare + 1) / spare), found.residual)
-    noise_sd = residual if ask.noise_sd is None else jnp.broadcast_to(ask.noise_sd, residual.shape)
-    rows = jax.tree.map(lambda v: jnp.broadcast_to(v, failed.shape).reshape(-1), best)
-    x = theta.signals(rows).reshape(data.shape)
-    sd = jnp.where(failed, noise_sd, 1.0)
-    again = fit(theta, x, noise_sd=sd, mask=failed, start=best, **wanted)
-    again = eqx.tree_at(lambda e: (e.residual, e.noise_sd), again, (residual, noise_sd))
-    return jax.tree.map(lambda new, old: jnp.where(failed, new, old), again, found)
+    nodes = theta.arterial.times_s
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(theta)):
+        return theta
+    times_s, plasma = (np.asarray(v, float) for v in (nodes, theta.arterial.plasma_mmol_per_l))
+    step_s = float(np.median(np.diff(np.asarray(theta.times_s, float)))) / SMOOTH
+    if np.median(np.diff(times_s)) <= step_s:
+        return theta
+    curve = PchipInterpolator(times_s, plasma)
+    count = int(np.ceil((times_s[-1] - times_s[0]) / step_s)) + 1
+    dense_s = np.linspace(times_s[0], times_s[-1], 20 * count)
+    bend = np.abs(curve(dense_s, 2))
+    crowd = np.cumsum(1 + bend / bend.mean())
+    fine_s = np.interp(np.linspace(crowd[0], crowd[-1], count), crowd, dense_s)
+    fine = [jnp.asarray(v, nodes.dtype) for v in (fine_s, curve(fine_s))]
+    return DynamicSeries(theta.times_s, ArterialInput(*fine), aligned=False)
 
 
 def _is_none(leaf: Any) -> bool:
@@ -280,7 +257,7 @@ def _compartments(
     errors: ConcentrationErrors | None,
 ) -> Estimate:
     """The model's fields of what was found in `names`, with their sds."""
-    estimate, residual, noise_sd, small = found
+    estimate, residual, noise_sd, seen = found
     shape = residual.shape
 
     def rows(value: Array) -> Array:
@@ -289,7 +266,7 @@ def _compartments(
     modes = gain = shift = share = None
     if errors is not None:
         along = jnp.moveaxis(errors.modes, 0, -2)
-        along = along if small is None else small.project(along)[0]
+        along = seen.project(along)[0] if isinstance(seen, Subspace) else along
         modes = along.reshape(-1, *along.shape[-2:])
         gain, shift = (part.reshape(-1, part.shape[-1]) for part in (errors.gain, errors.shift))
         share = errors.share
@@ -306,7 +283,7 @@ def _compartments(
         shift,
     )
     asked = Asked(ask.model, names, ask.arterial_sd, ask.arterial_scale_sd)
-    known = Known(small or theta, theta if ask.arterial_sd else None, share)
+    known = Known(seen, theta if ask.arterial_sd else None, share)
     values, sds, status = over_voxels(eqx.Partial(described, asked), known, given, ask.chunk)
     maps = [[part.reshape(shape) for part in parts] for parts in (values, sds)]
     return Estimate(

@@ -55,7 +55,9 @@ def _actual_flip(series: Series) -> Plan:
     parts = tuple(
         block(np.deg2rad(flip), [0.0, tr], reads=[True, False], spoil=True) for tr in times
     )
-    most = min(MOST_B1, 180.0 / flip)
+    # Beyond, the second image is negative: magnitudes are those of a smaller flip.
+    vanishing = np.degrees(np.arccos(-times[0] / times[1]))
+    most = min(MOST_B1, float(vanishing) / flip)
     return Plan(repeated(parts), ("b1", "m0"), series, water(), {"b1": (0.2, most)})
 
 

@@ -77,11 +77,39 @@ def test_leakage_is_taken_away(rtol):
     assert abs(float(score.std()) - 1) < 0.07
 
 
+@pytest.mark.parametrize("method", ["csvd", "osvd"])
+@pytest.mark.parametrize("leaks", [False, True])
+def test_standard_deviations_are_those_of_repeated_measurements(method, leaks):
+    mean, noise_sd = curves()[1], 0.0025
+    c = jnp.broadcast_to(curves(), (1000, *curves().shape))
+    noise = noise_sd * jax.random.normal(jax.random.key(0), c.shape, c.dtype)
+    tissue = leakage_corrected(TIMES, c + noise, mean, noise_sd) if leaks else c + noise
+    given = None if leaks else noise_sd
+    found = vascular_maps(TIMES, tissue, BOLUS, method, noise_sd=given)
+    pairs = (found.cbv, found.cbv_sd), (found.cbf_per_s, found.cbf_sd_per_s)
+    for value, sd in (*pairs, (found.mtt_s, found.mtt_sd_s)):
+        score = (value - jnp.mean(value, axis=0)[None]) / sd
+        assert 0.93 < float(score.std()) < 1.05
+    np.testing.assert_allclose(found.noise_sd, noise_sd)
+    alone = vascular_maps(TIMES, c + noise, BOLUS, method).noise_sd
+    np.testing.assert_allclose(jnp.mean(alone), noise_sd, rtol=0.05)
+
+
+def test_what_is_not_known_has_no_standard_deviation():
+    c = curves() * jnp.array([[1.0], [0.0], [1.0]])
+    found = vascular_maps(TIMES, c, BOLUS, "csvd", noise_sd=0.01)
+    assert jnp.isinf(found.cbf_sd_per_s[1]) and jnp.isfinite(found.cbf_sd_per_s[::2]).all()
+    chosen = vascular_maps(TIMES, c, BOLUS, "tikhonov", noise_sd=0.01)
+    assert jnp.isinf(chosen.cbf_sd_per_s).all() and jnp.isfinite(chosen.cbv_sd[::2]).all()
+    with pytest.raises(InputError, match="noise_sd"):
+        vascular_maps(TIMES, c, BOLUS, noise_sd=0.0)
+
+
 def test_gradients():
     def f(p):
         maps = vascular_maps(TIMES, p["c"], p["c_a"], "tikhonov")
         left = leakage_corrected(TIMES, p["c"], p["c_a"])
-        return maps.cbv, maps.cbf_per_s, left.corrected[:, -1]
+        return maps.cbv, maps.cbf_per_s, maps.cbv_sd, left.corrected[:, -1], left.k1_sd
 
     p = {"c": curves()[:2], "c_a": jnp.asarray(BOLUS)}
     check_gradient(f, p, scale=1e-3, rtol=1e-5, atol=1e-6, directions=2)
