@@ -18,7 +18,7 @@ _MIDDLE, _DEGREE = 4.0, 18
 
 @jax.custom_jvp
 def log_i0e(z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """log(I0(z) exp(-z)) for z >= 0; in float32 within 2e-7 beside rounding."""
+    """log(I0(z) exp(-z)) for z >= 0; in float32 within 6e-7 or 2e-6 of itself."""
     if z.dtype != jnp.float32:
         return jnp.log(i0e(z))
     above = z + _MIDDLE
@@ -27,11 +27,11 @@ def log_i0e(z: Float[Array, "..."]) -> Float[Array, "..."]:
 
 @jax.custom_jvp
 def bessel_ratio(z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """I1(z) / I0(z) for z >= 0, from z/2 to 1; in float32 within 3e-7 of itself."""
+    """I1(z) / I0(z) for z >= 0, from z/2 to 1; in float32 within 1e-6 of itself."""
     if z.dtype != jnp.float32:
         return i1e(z) / i0e(z)
-    y = 1 - 2 * _MIDDLE / (z + _MIDDLE)
-    return (1 + y) / 2 * _horner(_series()[1], y)
+    inverse = 1 / (z + _MIDDLE)
+    return z * inverse * _horner(_series()[1], 1 - 2 * _MIDDLE * inverse)
 
 
 def _horner(coefficients: tuple[float, ...], y: Array) -> Array:

@@ -197,8 +197,7 @@ class Chunk(eqx.Module):
         def along(direction: Array) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
             return jax.jvp(lambda *q: self.basis(list(q)), p, tuple(direction))
 
-        # Without the barrier every sum over readouts would go through the model again.
-        basis, stacked = jax.lax.optimization_barrier(jax.vmap(along, out_axes=(None, 0))(alone))
+        basis, stacked = _kept(jax.vmap(along, out_axes=(None, 0))(alone), moves[0, 0] > 0)
         slopes = [tuple(tuple(part[i] for part in rows) for rows in stacked) for i in range(len(u))]
         return self.directions(basis), [self.directions(slope) for slope in slopes]
 
@@ -234,6 +233,19 @@ class Chunk(eqx.Module):
                 for coordinate in (jnp.log(jnp.maximum(jnp.hypot(a, b), tiny)), jnp.arctan2(b, a))
             ]
         return jnp.stack([*u, *rest])
+
+
+def _kept(tree: PyTree, either: Bool[Array, ""]) -> PyTree:
+    """The same, written to memory whatever `either` is. XLA's processors fuse through a barrier:
+    every sum over readouts would go through the model again, transposed, number by number."""
+    one = jnp.where(either, 0.0, 1.0)
+    return jax.lax.cond(
+        either,
+        lambda same, one: same,
+        lambda same, one: jax.tree.map(lambda leaf: leaf * one.astype(leaf.dtype), same),
+        tree,
+        one,
+    )
 
 
 def best_amplitudes(directions: list[Rows], measured: Rows) -> Vector:
@@ -281,13 +293,12 @@ def rician(chunk: Chunk, measured: Rows) -> Callable[[Vector], tuple[Array, Vect
         expected, moves = scale * basis, [scale * slope[0][0] for slope in slopes]
         if chunk.ask.amplitudes:
             moves.append(expected)
-        cost, pull, weight = jax.lax.optimization_barrier(
-            (
-                rician_cost(m, expected),
-                m * bessel_ratio(m * expected) - expected,
-                rician_information(expected),
-            )
+        told = (
+            rician_cost(m, expected),
+            m * bessel_ratio(m * expected) - expected,
+            rician_information(expected),
         )
+        cost, pull, weight = _kept(told, expected[0, 0] > 0)
         return (
             jnp.sum(cost, axis=0),
             [jnp.sum(move * pull, axis=0) for move in moves],
@@ -440,6 +451,7 @@ def _residual(found: _Optimum, expected: Rows, noise_known: bool) -> Array:
     if ask.rician and noise_known:
         (m,), (a,) = measured, expected
         left = (m - rician_mean(a, 1.0)) ** 2 / rician_variance(a, 1.0)
+        left = _kept(left, a[0, 0] > 0)
         squares = jnp.sum(*found.chunk.counted((left,)), axis=0)
     else:
         squares = dot(less(measured, expected), less(measured, expected))
