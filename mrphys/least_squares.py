@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 Symmetric = list[list[Array]]
 Vector = list[Array]
@@ -193,12 +193,13 @@ def levenberg_marquardt(
 
 
 def in_parts(
-    search: Callable[[Int[Array, " some"], Vector, Int[Array, ""]], Fitted],
+    search: Callable[[PyTree, Vector, Int[Array, ""]], Fitted],
+    data: PyTree[Float[Array, "... voxels"]],
     start: Vector,
     iterations: int,
     numbers: int,
 ) -> tuple[Float[Array, "unknowns voxels"], Float[Array, "unknowns voxels"]]:
-    """Unknowns and steps of `search(which, start, iterations)` of voxels of so many numbers each.
+    """Unknowns and steps of `search(data, start, iterations)` of voxels of so many numbers each.
 
     A part of the voxels at a time, for `FIRST` iterations, after which those that are not done are
     gathered: few voxels that take long keep few waiting.
@@ -206,24 +207,47 @@ def in_parts(
     count = start[0].size
     parts = -(-count // max(PART, NUMBERS // numbers))
     if parts == 1:
-        found = search(jnp.arange(count), start, jnp.asarray(iterations))
+        found = search(data, start, jnp.asarray(iterations))
         return found.at, found.step
     size = 8 * -(-count // (8 * parts))
 
     def another(now: tuple) -> tuple:
         turn, at, step, done = now
-        first = turn < parts
-        left = jnp.nonzero(~done, size=size, fill_value=count)[0]
-        which = jnp.where(first, turn * size + jnp.arange(size), left)
-        inside = jnp.minimum(which, count - 1)
-        limit = jnp.where(first, min(FIRST, iterations), iterations)
-        found = search(inside, [row[inside] for row in at], limit)
-        return (
-            turn + 1,
-            at.at[:, which].set(found.at, mode="drop"),
-            step.at[:, which].set(found.step, mode="drop"),
-            done.at[which].set(found.done | ~first, mode="drop"),
+        first, begin = turn < parts, jnp.minimum(turn * size, count - size)
+
+        # Neighbours are copied as they lie, in a tenth of the time of gathering them.
+        def side_by_side(leaf: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(leaf, begin, size, axis=-1)
+
+        def left_over(leaf: Array) -> Array:
+            return leaf[..., jnp.minimum(left, count - 1)]
+
+        left = jax.lax.cond(
+            first,
+            lambda: begin + jnp.arange(size),
+            lambda: jnp.nonzero(~done, size=size, fill_value=count)[0],
         )
+        some, u = jax.lax.cond(
+            first,
+            lambda all: jax.tree.map(side_by_side, all),
+            lambda all: jax.tree.map(left_over, all),
+            (data, at),
+        )
+        limit = jnp.where(first, min(FIRST, iterations), iterations)
+        found = search(some, [*u], limit)
+        new = found.at, found.step, found.done | ~first
+        at, step, done = jax.lax.cond(
+            first,
+            lambda all: jax.tree.map(
+                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, begin, axis=-1),
+                *all,
+            ),
+            lambda all: jax.tree.map(
+                lambda old, new: old.at[..., left].set(new, mode="drop"), *all
+            ),
+            ((at, step, done), new),
+        )
+        return turn + 1, at, step, done
 
     at = jnp.stack(start)
     begin = jnp.zeros((), int), at, jnp.zeros_like(at), jnp.zeros(count, bool)

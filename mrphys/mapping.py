@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -468,8 +469,10 @@ def _in_precision(tree: Any, dtype: Any) -> Any:
 
 def _kind(model: Model, known: eqx.Module, data: Array, rician: bool | None) -> Any:
     """Of the data; raises InputError for another number of readouts than the model's."""
-    row = jax.tree.map(lambda leaf: jnp.zeros((1,), leaf.dtype), known)
-    signal = eqx.filter_eval_shape(lambda model, row: model.signals(row), model, row)
+    row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1,), leaf.dtype), known)
+    arrays, rest = eqx.partition((model, row), lambda leaf: hasattr(leaf, "dtype"))
+    leaves, tree = jax.tree.flatten(rest)
+    signal = _signals.eval_shape((tree, tuple(leaves)), arrays)
     if data.ndim < 1 or data.shape[-1] != signal.shape[-1]:
         expected = f"a last axis of {signal.shape[-1]} readouts"
         raise InputError(
@@ -478,6 +481,14 @@ def _kind(model: Model, known: eqx.Module, data: Array, rician: bool | None) -> 
     if jnp.iscomplexobj(data):
         return "complex"
     return "magnitude" if rician or jnp.issubdtype(signal.dtype, jnp.complexfloating) else "real"
+
+
+@partial(jax.jit, static_argnums=0)
+def _signals(rest: Any, arrays: Any) -> Array:
+    """Of a row of voxels: traced once for models alike."""
+    tree, leaves = rest
+    model, row = eqx.combine(arrays, jax.tree.unflatten(tree, leaves))
+    return model.signals(row)
 
 
 def _check_names(

@@ -52,7 +52,9 @@ def nearest_start(
     else:
         size = jnp.sum(basis[0] ** 2, axis=0)[:, None]
         score = 2 * (basis[0].T @ (x * chunk.unit[None])) - size
-    nearest = jnp.argmax(score, axis=0)
+    # `argmax` compares one number at a time (jaxlib 0.10.2, processors).
+    best = jnp.max(score, axis=0)[None]
+    nearest = jnp.min(jnp.where(score == best, jnp.arange(entries)[:, None], entries - 1), axis=0)
     share = [jnp.asarray(row, chunk.unit.dtype)[nearest] for row in shares]
     if len(share) == 1:
         share = [share[0] + _beside(score, nearest) / entries]

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
+from jaxtyping import Array, Bool, Float, Inexact, PyTree
 
 from mrphys.bounds import AT_BOUND, REACH, Bounds
 from mrphys.least_squares import (
@@ -140,12 +140,17 @@ class Chunk(eqx.Module):
     ask: Question = eqx.field(static=True)
     used: Float[Array, "readouts voxels"] | None = None
 
-    def some(self, which: Int[Array, " some"], measured: Rows) -> tuple["Chunk", Rows]:
-        """Some of the voxels, and of what was measured of them."""
-        known = jax.tree.map(lambda leaf: leaf[which], self.known)
-        used = None if self.used is None else self.used[:, which]
-        rows = tuple(part[:, which] for part in measured)
-        return Chunk(self.theta, known, self.unit[which], self.ask, used), rows
+    @property
+    def each(self) -> PyTree[Array]:
+        """What differs from voxel to voxel, voxels on the last axis."""
+        known = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), self.known)
+        return known, self.unit, self.used
+
+    def of(self, each: PyTree[Array]) -> "Chunk":
+        """Of other voxels."""
+        known, unit, used = each
+        known = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), known)
+        return Chunk(self.theta, known, unit, self.ask, used)
 
     def counted(self, rows: Rows) -> Rows:
         """0 for readouts that do not count."""
@@ -192,8 +197,7 @@ class Chunk(eqx.Module):
         def along(direction: Array) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
             return jax.jvp(lambda *q: self.basis(list(q)), p, tuple(direction))
 
-        # Without the barrier every sum over readouts would go through the model again.
-        basis, stacked = jax.lax.optimization_barrier(jax.vmap(along, out_axes=(None, 0))(alone))
+        basis, stacked = _kept(jax.vmap(along, out_axes=(None, 0))(alone), moves[0, 0] > 0)
         slopes = [tuple(tuple(part[i] for part in rows) for rows in stacked) for i in range(len(u))]
         return self.directions(basis), [self.directions(slope) for slope in slopes]
 
@@ -229,6 +233,19 @@ class Chunk(eqx.Module):
                 for coordinate in (jnp.log(jnp.maximum(jnp.hypot(a, b), tiny)), jnp.arctan2(b, a))
             ]
         return jnp.stack([*u, *rest])
+
+
+def _kept(tree: PyTree, either: Bool[Array, ""]) -> PyTree:
+    """The same, written to memory whatever `either` is. XLA's processors fuse through a barrier:
+    every sum over readouts would go through the model again, transposed, number by number."""
+    one = jnp.where(either, 0.0, 1.0)
+    return jax.lax.cond(
+        either,
+        lambda same, one: same,
+        lambda same, one: jax.tree.map(lambda leaf: leaf * one.astype(leaf.dtype), same),
+        tree,
+        one,
+    )
 
 
 def best_amplitudes(directions: list[Rows], measured: Rows) -> Vector:
@@ -276,13 +293,12 @@ def rician(chunk: Chunk, measured: Rows) -> Callable[[Vector], tuple[Array, Vect
         expected, moves = scale * basis, [scale * slope[0][0] for slope in slopes]
         if chunk.ask.amplitudes:
             moves.append(expected)
-        cost, pull, weight = jax.lax.optimization_barrier(
-            (
-                rician_cost(m, expected),
-                m * bessel_ratio(m * expected) - expected,
-                rician_information(expected),
-            )
+        told = (
+            rician_cost(m, expected),
+            m * bessel_ratio(m * expected) - expected,
+            rician_information(expected),
         )
+        cost, pull, weight = _kept(told, expected[0, 0] > 0)
         return (
             jnp.sum(cost, axis=0),
             [jnp.sum(move * pull, axis=0) for move in moves],
@@ -376,20 +392,22 @@ def _search(chunk: Chunk, measured: Rows, start: tuple[Array, ...] | None) -> tu
         v = [*chunk.coordinates(u, _amplitudes_at(chunk, u, measured))]
         reach = [REACH] * len(u) + [WIDE] * (len(v) - len(u))
 
-        def by_rice(which: Array, start: Vector, iterations: Array) -> Fitted:
-            some, data = chunk.some(which, measured)
-            return levenberg_marquardt(rician(some, data), start, reach, iterations)
+        def by_rice(given: PyTree, start: Vector, iterations: Array) -> Fitted:
+            each, data = given
+            return levenberg_marquardt(rician(chunk.of(each), data), start, reach, iterations)
 
-        return in_parts(by_rice, v, ask.iterations, measured[0].shape[0])
+        return in_parts(by_rice, (chunk.each, measured), v, ask.iterations, measured[0].shape[0])
     step = jnp.zeros_like(chunk.unit)[None]
     if u:
         reach = [REACH] * len(u)
 
-        def by_squares(which: Array, start: Vector, iterations: Array) -> Fitted:
-            some, data = chunk.some(which, measured)
+        def by_squares(given: PyTree, start: Vector, iterations: Array) -> Fitted:
+            some, data = chunk.of(given[0]), given[1]
             return levenberg_marquardt(projected(some, data), start, reach, iterations, some.spare)
 
-        at, step = in_parts(by_squares, u, ask.iterations, measured[0].shape[0])
+        at, step = in_parts(
+            by_squares, (chunk.each, measured), u, ask.iterations, measured[0].shape[0]
+        )
         u = [*at]
     return chunk.coordinates(u, _amplitudes_at(chunk, u, measured)), step
 
@@ -433,6 +451,7 @@ def _residual(found: _Optimum, expected: Rows, noise_known: bool) -> Array:
     if ask.rician and noise_known:
         (m,), (a,) = measured, expected
         left = (m - rician_mean(a, 1.0)) ** 2 / rician_variance(a, 1.0)
+        left = _kept(left, a[0, 0] > 0)
         squares = jnp.sum(*found.chunk.counted((left,)), axis=0)
     else:
         squares = dot(less(measured, expected), less(measured, expected))

@@ -35,3 +35,12 @@ def test_derivatives_near_zero_and_far():
     check_gradient(lambda z: (bessel_ratio(z), log_i0e(z)), z, rtol=1e-6, atol=1e-13)
     zero = jnp.zeros(())
     assert jax.grad(bessel_ratio)(zero) == 0.5 and jax.grad(log_i0e)(zero) == -1
+
+
+@pytest.mark.core
+def test_bessel_functions_in_float32():
+    z = np.concatenate([[0.0], np.logspace(-6, 6, 2000)])
+    at = jnp.asarray(z, jnp.float32)
+    exact = np.asarray(at, float)
+    np.testing.assert_allclose(bessel_ratio(at), ive(1, exact) / ive(0, exact), rtol=1e-6)
+    np.testing.assert_allclose(log_i0e(at), np.log(ive(0, exact)), rtol=2e-6, atol=6e-7)
