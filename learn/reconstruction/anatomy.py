@@ -1,4 +1,4 @@
-"""Images to learn from: heads that differ, their lesions and contrasts, from tissue maps at hand."""
+"""Images to learn from: heads that differ, with lesions, in any contrast, from maps at hand."""
 
 from typing import Literal, NamedTuple
 
@@ -107,7 +107,9 @@ def smooth(key: PRNGKeyArray, n: int, knots: int) -> Image:
     return jax.image.resize(jax.random.normal(key, (knots, knots)), (n, n), "cubic")
 
 
-def warp(n: int, key: PRNGKeyArray, knots: int = 5, strength: float = 0.025) -> Float[Array, "2 n n"]:
+def warp(
+    n: int, key: PRNGKeyArray, knots: int = 5, strength: float = 0.025
+) -> Float[Array, "2 n n"]:
     """Where each voxel of an n² image is taken from, in voxels: smooth, and one to one.
 
     An affine map of up to 17° and 12 %, mirrored in half of all, after exp(v) of a velocity v, sd
@@ -129,14 +131,18 @@ def warp(n: int, key: PRNGKeyArray, knots: int = 5, strength: float = 0.025) -> 
     turn = 0.15 * jax.random.truncated_normal(keys[1], -2.0, 2.0)
     sizes = 1 + 0.06 * jax.random.truncated_normal(keys[2], -2.0, 2.0, (2,))
     flip = jnp.where(jax.random.bernoulli(keys[3]), 1.0, -1.0)
-    rotation = jnp.stack([jnp.cos(turn), -jnp.sin(turn), jnp.sin(turn), jnp.cos(turn)]).reshape(2, 2)
+    rotation = jnp.stack([jnp.cos(turn), -jnp.sin(turn), jnp.sin(turn), jnp.cos(turn)]).reshape(
+        2, 2
+    )
     linear = rotation * (sizes * jnp.stack([flip, jnp.ones(())]))[None]
     centre = (n - 1) / 2
     fine = jnp.stack(jnp.meshgrid(*[jnp.arange(n, dtype=float)] * 2, indexing="ij"))
     return jnp.tensordot(linear, fine + move - centre, 1) + centre
 
 
-def _sampled(maps: Float[Array, "maps x y"], where: Float[Array, "2 u v"]) -> Float[Array, "maps u v"]:
+def _sampled(
+    maps: Float[Array, "maps x y"], where: Float[Array, "2 u v"]
+) -> Float[Array, "maps u v"]:
     """By straight lines between voxels, beyond the edges what is there."""
     return jax.vmap(lambda m: map_coordinates(m, [*where], order=1, mode="nearest"))(maps)
 
@@ -152,14 +158,16 @@ def _scalp(away_mm: Image, key: PRNGKeyArray) -> Image:
     """Beyond bone of 3 to 8 mm, 2 to 8 mm thick, its density and edges uneven."""
     n, keys = away_mm.shape[0], jax.random.split(key, 5)
     inner = jax.random.uniform(keys[0], minval=3.0, maxval=8.0) + 0.7 * smooth(keys[1], n, 6)
-    outer = inner + jax.random.uniform(keys[2], minval=2.0, maxval=8.0) + 0.7 * smooth(keys[3], n, 6)
+    outer = (
+        inner + jax.random.uniform(keys[2], minval=2.0, maxval=8.0) + 0.7 * smooth(keys[3], n, 6)
+    )
     density = 0.15 + 0.85 * jax.nn.sigmoid(2 * smooth(keys[4], n, 8))
     return density * jax.nn.sigmoid(2 * (away_mm - inner)) * jax.nn.sigmoid(2 * (outer - away_mm))
 
 
 def with_lesions(parts: dict[str, Image], key: PRNGKeyArray) -> dict[str, Image]:
-    """A tumour in the brain in half of all: 3 to 20 mm in radius, of uneven outline, with oedema, in
-    part with a core of fluid; and up to three small round ones."""
+    """A tumour in the brain in half of all: 3 to 20 mm in radius, of uneven outline, with oedema,
+    some with a core of fluid; and up to three small round ones."""
     brain = sum(parts[name] for name in MAPS)
     n, keys = brain.shape[0], jax.random.split(key, 7)
     place = (jnp.arange(n) - (n - 1) / 2) * FOV_MM / n

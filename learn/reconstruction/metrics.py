@@ -5,7 +5,7 @@ import numpy as np
 from jax.scipy.signal import convolve
 from jaxtyping import Array, Float, Inexact
 
-Image = Inexact[Array, "x y"]
+Image = Inexact[Array | np.ndarray, "x y"]
 
 WINDOW_SD, WINDOW = 1.5, 11
 """Voxels; Wang et al. 2004."""
@@ -44,7 +44,7 @@ def ssim(x: Image, truth: Image) -> Float[Array, ""]:
     one = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * WINDOW_SD**2))
     window = jnp.asarray(one / one.sum(), a.dtype)
 
-    def mean(z: Image) -> Image:
+    def mean(z: Array) -> Array:
         z = convolve(z, window[:, None], "valid", method="direct")
         return convolve(z, window[None], "valid", method="direct")
 

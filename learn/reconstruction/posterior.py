@@ -36,10 +36,10 @@ def reverse_diffusion(
 ) -> Image:
     """A draw of x₀ given x = x₀ + σ ε: the diffusion run backwards from level σ to `end`, then D.
 
-    With levels σ_i falling geometrically, h = ln(σ_i / σ_{i+1}), D_i of the state x_i, r the ratio
-    of the h before to h,
+    With levels σ_i falling geometrically, h = ln(σ_i / σ_{i+1}), D_i of the state x_i,
 
-        x_{i+1} = e^{-2h} x_i + (1 - e^{-2h}) (D_i + (D_i - D_{i-1}) / 2r) + σ_{i+1} sqrt(1 - e^{-2h}) ε
+        x_{i+1} = e^{-2h} x_i + (1 - e^{-2h}) (D_i + (D_i - D_{i-1}) / 2) + σ_{i+1} s ε,
+        s² = 1 - e^{-2h}
 
     of second order in h. The process is that of the forward diffusion reversed, which noise of
     another strength would not be: only so is x₀ paired with x.

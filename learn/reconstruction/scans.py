@@ -77,7 +77,9 @@ def draw_coils(coils: int, size: int, key: PRNGKeyArray) -> Complex[Array, "coil
     inside = jnp.minimum(1.0, 0.9 * RADIUS_MM / jnp.hypot(x, y))
     turned = jnp.stack([(c * x - s * y) * inside, (s * x + c * y) * inside, z], axis=1)
     maps = loop_array(turned, coils, radius_mm=RADIUS_MM).reshape(coils, COARSE, COARSE)
-    parts = [jax.image.resize(part, (coils, size, size), "cubic") for part in (maps.real, maps.imag)]
+    parts = [
+        jax.image.resize(part, (coils, size, size), "cubic") for part in (maps.real, maps.imag)
+    ]
     maps = jax.lax.complex(*parts)
     phase = jax.random.uniform(keys[3], (coils,), maxval=2 * np.pi)[:, None, None]
     maps = maps * jax.lax.complex(jnp.cos(phase), jnp.sin(phase))
@@ -113,5 +115,5 @@ def draw_scan(
     which = jax.random.randint(keys[1], (), 0, len(accelerations))
     mask = line_mask(size, jnp.asarray(accelerations)[which], keys[2])
     A = Encoding.cartesian(mask, draw_coils(coils, size, keys[3]))
-    y = add_noise(A(x), sd, keys[4]) * mask
+    y = add_noise(A(x), sd, keys[4]) * mask[None]
     return Scan(A, y, x, sd)

@@ -33,12 +33,17 @@ def supervised_loss(net: Any, scans: Scan, key: PRNGKeyArray) -> Float[Array, ""
 
 
 def judge(
-    metric: Callable[[Numbers, Numbers], Float[Array, ""]], scans: Scan
-) -> Callable[[nnx.Module], float]:
-    """What `learn.train` evaluates: the mean of a metric of net(A, y) over a batch."""
+    metrics: dict[str, Callable[[Numbers, Numbers], Float[Array, ""]]], scans: Scan
+) -> Callable[[nnx.Module], dict[str, float]]:
+    """What `learn.train` evaluates: the mean of metrics of net(A, y) over a batch, of which the
+    first, the smaller the better, counts."""
 
     @nnx.jit
-    def each(net: Any, scans: Scan) -> Float[Array, ""]:
-        return jnp.mean(jax.lax.map(lambda s: metric(net(s.A, s.y), s.x), scans))
+    def means(net: Any, scans: Scan) -> dict[str, Float[Array, ""]]:
+        def each(scan: Scan) -> dict[str, Float[Array, ""]]:
+            x = net(scan.A, scan.y)
+            return {name: metric(x, scan.x) for name, metric in metrics.items()}
 
-    return lambda net: float(each(net, scans))
+        return jax.tree.map(jnp.mean, jax.lax.map(each, scans))
+
+    return lambda net: {name: float(value) for name, value in means(net, scans).items()}

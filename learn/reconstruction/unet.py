@@ -11,7 +11,8 @@ from jaxtyping import Array, Complex, Float, Inexact
 from learn.reconstruction.scans import level
 from mrphys.encoding import Linear
 
-Features = Float[Array, "x y channels"]
+Features = Float[Array, "..."]
+"""(x, y, channels)"""
 
 
 def as_channels(x: Inexact[Array, "x y"]) -> Float[Array, "x y 2"]:
@@ -104,8 +105,8 @@ class UNet(nnx.Module):
         )  # fmt: skip
 
     def __call__(
-        self, x: Inexact[Array, "x y *channels"], noise: Float[Array, ""] | None = None
-    ) -> Inexact[Array, "x y *channels"]:
+        self, x: Inexact[Array, "x y *c"], noise: Float[Array, ""] | None = None
+    ) -> Inexact[Array, "x y *c"]:
         h = as_channels(x) if x.ndim == 2 else x
         told = None
         if self.noisy:

@@ -48,7 +48,9 @@ def solve(matvec: Callable[[Image], Image], b: Image, iterations: int) -> Image:
 
 
 class MoDL(nnx.Module):
-    """x_{k+1} = (AᴴA + λ)⁻¹ (Aᴴy + λ D(x_k)), D(x) = x + u(x) one U-Net in all `unrolls`, λ learned.
+    """x_{k+1} = (AᴴA + λ)⁻¹ (Aᴴy + λ D(x_k)), D(x) = x + u(x) one U-Net in all `unrolls`.
+
+    λ is learned; x_0 = Aᴴy.
 
     Aggarwal, Mani, Jacob 2019, doi:10.1109/TMI.2018.2865356.
     """
