@@ -112,9 +112,9 @@ def warp(
 ) -> Float[Array, "2 n n"]:
     """Where each voxel of an n² image is taken from, in voxels: smooth, and one to one.
 
-    An affine map of up to 17° and 12 %, mirrored in half of all, after exp(v) of a velocity v, sd
-    `strength` fields of view between knots 1 / (knots - 1) apart, by scaling and squaring of 2⁶
-    steps.
+    A rotation of up to 17°, sizes of 0.75 to 1.15, mirrored in half of all, after exp(v) of a
+    velocity v, sd `strength` fields of view between knots 1 / (knots - 1) apart, by scaling and
+    squaring of 2⁶ steps.
 
     Arsigny et al. 2006, doi:10.1007/11866565_113.
     """
@@ -129,7 +129,8 @@ def warp(
     move = jax.lax.fori_loop(0, 6, squared, move)
     move = jax.image.resize(move, (2, n, n), "linear") * n / m
     turn = 0.15 * jax.random.truncated_normal(keys[1], -2.0, 2.0)
-    sizes = 1 + 0.06 * jax.random.truncated_normal(keys[2], -2.0, 2.0, (2,))
+    u = jax.random.uniform(keys[2], (3,))
+    sizes = jnp.exp(np.log(0.75) + np.log(1.15 / 0.75) * u[0]) * (0.92 + 0.16 * u[1:])
     flip = jnp.where(jax.random.bernoulli(keys[3]), 1.0, -1.0)
     rotation = jnp.stack([jnp.cos(turn), -jnp.sin(turn), jnp.sin(turn), jnp.cos(turn)]).reshape(
         2, 2
@@ -155,11 +156,11 @@ def _sharper(parts: Float[Array, "3 n n"], key: PRNGKeyArray) -> Float[Array, "3
 
 
 def _scalp(away_mm: Image, key: PRNGKeyArray) -> Image:
-    """Beyond bone of 3 to 8 mm, 2 to 8 mm thick, its density and edges uneven."""
+    """Beyond bone of 3 to 8 mm, 2 to 15 mm thick, its density and edges uneven."""
     n, keys = away_mm.shape[0], jax.random.split(key, 5)
     inner = jax.random.uniform(keys[0], minval=3.0, maxval=8.0) + 0.7 * smooth(keys[1], n, 6)
     outer = (
-        inner + jax.random.uniform(keys[2], minval=2.0, maxval=8.0) + 0.7 * smooth(keys[3], n, 6)
+        inner + jax.random.uniform(keys[2], minval=2.0, maxval=15.0) + 0.7 * smooth(keys[3], n, 6)
     )
     density = 0.15 + 0.85 * jax.nn.sigmoid(2 * smooth(keys[4], n, 8))
     return density * jax.nn.sigmoid(2 * (away_mm - inner)) * jax.nn.sigmoid(2 * (outer - away_mm))
