@@ -1,6 +1,7 @@
 """One step, one loop: whatever the project learns, it learns here."""
 
-from collections.abc import Callable, Iterable, Iterator
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import count, islice
@@ -15,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from mrphys.errors import InputError, Problem
+from mrphys.io import whole_file
 from mrphys.units import check_count
 
 Net = TypeVar("Net", bound=nnx.Module)
@@ -116,19 +118,25 @@ def train(
     optimiser: optax.GradientTransformation,
     steps: int,
     *,
-    evaluate: Callable[[Net], float] | None = None,
+    evaluate: Callable[[Net], float | Mapping[str, float]] | None = None,
     every: int = EVERY,
+    patience: int | None = None,
     folder: str | Path | None = None,
+    log: str | Path | None = None,
     progress: Callable[[int, int, float], None] = lambda step, of, value: None,
     key: PRNGKeyArray,
 ) -> Trained[Net]:
     """A copy of `net` after `steps` steps down the gradient of loss(net, batch, key).
 
     data       batch = data(key), a key for each step; or batches, gone through again at their end
-    evaluate   of the network after every `every` steps and the last; the lowest is kept
+    evaluate   of the network after every `every` steps and the last; the lowest is kept. Of several
+               metrics by name the first counts
+    patience   evaluations without a lower one after which training stops
     folder     of checkpoints, written after each evaluation: what is there already is continued,
                to the last bit what one run would have found, where evaluations come at the same
                steps. Batches that are no function of a key are gone through from the beginning
+    log        a CSV file: step, mean loss since the row before, metrics; a row each `every` steps.
+               A run that resumes goes on with its rows
     progress   progress(step, of, loss), called every `every` steps
 
     Only `nnx.Param` is moved by gradients; running statistics and random streams are carried along.
@@ -147,6 +155,8 @@ def train(
     """
     check_count("train: steps", steps)
     check_count("train: every", every)
+    if patience is not None:
+        check_count("train: patience", patience)
     graph, params, rest = nnx.split(net, nnx.Param, ...)
     one_step = training_step(graph, loss, optimiser)
     start = TrainingState(params, rest, optimiser.init(params), jnp.zeros((), jnp.int32))
@@ -160,7 +170,8 @@ def train(
         run = checkpoints.newest(run)
     data_key, loss_key = jax.random.split(key)
     batches = _batches(data, data_key, run.done)
-    while run.done < steps:
+    rows = [] if log is None else _rows(log, run.done)
+    while run.done < steps and not _exhausted(run.evaluations, patience):
         end = min(steps, (run.done // every + 1) * every)
         state, told = run.state, []
         for step in range(run.done, end):
@@ -169,8 +180,10 @@ def train(
             told.append(values)
         losses = [*run.losses, *_finite(told, names, run.done)]
         best, evaluations = (state.params, state.rest), run.evaluations
+        metrics: dict[str, float] = {}
         if evaluate is not None:
-            value = float(evaluate(nnx.merge(graph, *best, copy=True)))
+            metrics = _by_name(evaluate(nnx.merge(graph, *best, copy=True)))
+            value = next(iter(metrics.values()))
             if not np.isfinite(value):
                 raise Diverged(end, f"the evaluation after it is {value}")
             lowest = min(evaluations.values(), default=np.inf)
@@ -179,8 +192,38 @@ def train(
         run = Run(state, best, losses, evaluations)
         if checkpoints is not None:
             checkpoints.write(run)
+        if log is not None:
+            mean = float(np.mean(losses[end - len(told) :]))
+            rows.append({"step": end, "loss": mean, **metrics})
+            _write(log, rows)
         progress(end, steps, losses[-1])
     return Trained(nnx.merge(graph, *_copy(run.best)), np.asarray(run.losses), run.evaluations)
+
+
+def _exhausted(evaluations: dict[int, float], patience: int | None) -> bool:
+    """Whether none of the last `patience` evaluations is the lowest."""
+    values = list(evaluations.values())
+    return patience is not None and bool(values) and len(values) > patience + int(np.argmin(values))
+
+
+def _by_name(found: float | Mapping[str, float]) -> dict[str, float]:
+    named = found if isinstance(found, Mapping) else {"evaluation": found}
+    return {name: float(value) for name, value in named.items()}
+
+
+def _rows(path: str | Path, done: int) -> list[dict[str, Any]]:
+    """Those of a log of before, up to step `done`."""
+    if not Path(path).exists():
+        return []
+    with open(path, newline="") as file:
+        return [row for row in csv.DictReader(file) if int(row["step"]) <= done]
+
+
+def _write(path: str | Path, rows: list[dict[str, Any]]) -> None:
+    with whole_file(path) as draft, open(draft, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[-1]), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 _fold = jax.jit(jax.random.fold_in)

@@ -1,3 +1,4 @@
+import csv
 from itertools import islice
 
 import jax
@@ -172,3 +173,28 @@ def test_bad_input_is_said(tmp_path):
         run(5, data=[])
     with pytest.raises(InputError, match="steps"):
         run(0)
+
+
+def test_training_stops_when_patience_ends_also_after_resuming(tmp_path):
+    told = iter([3.0, 1.0, 2.0, 1.5, 0.5])
+    options = {"evaluate": lambda net: next(told), "patience": 2, "folder": tmp_path}
+    run(10, **options)
+    made = run(50, **options)
+    assert made.evaluations == {5: 3.0, 10: 1.0, 15: 2.0, 20: 1.5}
+    assert run(50, **options).losses.size == 20
+
+
+def test_a_log_has_a_row_for_each_evaluation_and_goes_on(tmp_path):
+    def both(net):
+        value = evaluate(net)
+        return {"square": value, "root": value**0.5}
+
+    log, folder = tmp_path / "log.csv", tmp_path / "checkpoints"
+    run(10, evaluate=both, log=log, folder=folder)
+    made = run(20, evaluate=both, log=log, folder=folder)
+    with open(log, newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert [row["step"] for row in rows] == [5, 10, 15, 20]
+    assert [row["square"] for row in rows] == list(made.evaluations.values())
+    assert all(np.isclose(row["root"] ** 2, row["square"]) for row in rows)
+    np.testing.assert_allclose([r["loss"] for r in rows], made.losses.reshape(4, 5).mean(1))
