@@ -60,7 +60,7 @@ def atlas(size: int, role: Literal["train", "validation", "test"] = "train") -> 
             if maps.sum() < LEAST_MM2:
                 continue
             maps = np.stack([_on_grid(each, fine) for each in maps])
-            away = ndimage.distance_transform_edt(maps.sum(0) < 0.5) * FOV_MM / fine
+            away = np.asarray(ndimage.distance_transform_edt(maps.sum(0) < 0.5)) * FOV_MM / fine
             fractions.append(np.round(255 * np.clip(maps, 0, 1)).astype(np.uint8))
             distances.append(np.round(8 * np.minimum(away, FARTHEST_MM)).astype(np.uint8))
     return Atlas(jnp.asarray(np.stack(fractions)), jnp.asarray(np.stack(distances)))
@@ -87,7 +87,7 @@ def draw_image(of: Atlas, key: PRNGKeyArray) -> Complex[Array, "size size"]:
     where = warp(n, next(keys))
     maps = jnp.concatenate([of.fractions[i], of.distance[i][None]]).astype(float)
     maps = _sampled(maps, where)
-    parts = dict(zip(MAPS, _sharper(maps[:3] / 255, next(keys)), strict=True))
+    parts: dict[str, Image] = dict(zip(MAPS, _sharper(maps[:3] / 255, next(keys)), strict=True))
     parts["adipose"] = _scalp(maps[3] / 8, next(keys))
     parts = with_lesions(parts, next(keys))
     signals = contrast(next(keys))
@@ -169,7 +169,7 @@ def _scalp(away_mm: Image, key: PRNGKeyArray) -> Image:
 def with_lesions(parts: dict[str, Image], key: PRNGKeyArray) -> dict[str, Image]:
     """A tumour in the brain in half of all: 3 to 20 mm in radius, of uneven outline, with oedema,
     some with a core of fluid; and up to three small round ones."""
-    brain = sum(parts[name] for name in MAPS)
+    brain = jnp.sum(jnp.stack([parts[name] for name in MAPS]), axis=0)
     n, keys = brain.shape[0], jax.random.split(key, 7)
     place = (jnp.arange(n) - (n - 1) / 2) * FOV_MM / n
 

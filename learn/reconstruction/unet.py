@@ -109,7 +109,7 @@ class UNet(nnx.Module):
     ) -> Inexact[Array, "x y *c"]:
         h = as_channels(x) if x.ndim == 2 else x
         told = None
-        if self.noisy:
+        if self.noisy and noise is not None:
             turns = jnp.asarray(np.geomspace(0.25, 16, 16), h.dtype) * noise
             told = jnp.concatenate([jnp.cos(turns), jnp.sin(turns)])
         kept = []
