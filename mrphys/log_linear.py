@@ -154,7 +154,7 @@ def fit_magnitude(
         return (now[0] < SCORINGS) & (jnp.max(now[1]) > SMALL)
 
     _, moved, gamma = jax.lax.while_loop(
-        unfinished, improve, (0, jnp.full_like(start.unit, jnp.inf), begin)
+        unfinished, improve, (jnp.zeros((), int), jnp.full_like(start.unit, jnp.inf), begin)
     )
     arrived = moved < MOVING
     log_a = scale + q @ gamma

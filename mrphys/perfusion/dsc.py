@@ -228,7 +228,7 @@ def leakage_corrected(
 
     wide = jnp.vectorize(of, signature="(t),()->(t),(),(),(),(),()")
     found = wide(c, jnp.asarray(0.0 if noise_sd is None else noise_sd, c.dtype))
-    return Leakage(*found, whole, toward_k2)
+    return Leakage(*found, whole=whole, toward_k2=toward_k2)
 
 
 def _checked(times_s: ArrayLike, tissue: ArrayLike, arterial: ArrayLike) -> tuple[Array, ...]:
