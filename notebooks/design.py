@@ -97,5 +97,5 @@ for name in ("white_matter", "glioma"):
         rotation=90, va="top", ha="right", fontsize=8, color="0.4",
     )  # fmt: skip
 axes.set(xlabel="ADC [1e-3 mm²/s]", ylabel="sd of ADC [%]", ylim=(0, None))
-axes.legend(frameon=False, loc="upper right")
+axes.legend(frameon=False, loc="upper center")
 figure.savefig(OUT / "design_own.png", dpi=110)
