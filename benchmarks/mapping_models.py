@@ -5,6 +5,8 @@ t2        monoexponential, 32 echoes; t1 from inversion recovery (7 TI), saturat
           from 4 b-values, beside `fit_adc`; tofts: 50 times, K_trans and v_p linear
 ivim      16 b-values, `fit_ivim`, of a tenth of the voxels: f is scored
 dti       60 directions at 1000 s/mm² and 5 without, `fit_tensor`: FA is scored
+dki       30 directions at 1000 s/mm², 30 at 2000 and 5 without, `fit_kurtosis`, of a tenth of the
+          voxels: the kurtosis tensor's mean is scored
 b1        double angle of magnitudes
 epg       T2 and B1 from 32 echoes of 150°, all states, B1 0.6 to 1: T2 is scored
 epg180    the same of 180°, B1 0.6 to 1.0 bounded by 1: B1 and 2 - B1 give one signal, and at B1 = 1
@@ -24,12 +26,15 @@ from jaxtyping import Array, Float
 import mrphys as mr
 from mrphys.apparent_diffusion import fit_adc
 from mrphys.diffusion import DiffusionTensor
+from mrphys.diffusion_kurtosis import fit_kurtosis
 from mrphys.diffusion_tensor import fit_tensor
 from mrphys.field_maps import double_angle
 from mrphys.ivim import IvimSignal, IvimTissue, fit_ivim
 from mrphys.mapping import CONVERGED, FunctionModel
 
 RNG = np.random.default_rng(0)
+FLIPS_RAD, TR_S = np.deg2rad([2, 4, 10, 18]), 0.012
+TI_S = (0.05, 0.2, 0.5, 1.0, 1.6, 2.5, 4.0)
 
 
 class MonoExponential(mr.sequence.Sequence):
@@ -67,6 +72,27 @@ class Uptake(eqx.Module):
         input = t * jnp.exp(-t * rate)
         kernel = (input - (jnp.exp(-t * rate) - jnp.exp(-q.kep_per_s * t)) / gap) / gap
         return (q.vp * input + q.ktrans_per_s * kernel) / self.decay_s
+
+
+class Hindered(eqx.Module):
+    """A tensor of one axis, and a kurtosis that is alike in all directions."""
+
+    across_mm2_per_s: Float[Array, "..."]
+    more_mm2_per_s: Float[Array, "..."]
+    axis: Float[Array, "... 3"]
+    mkt: Float[Array, "..."]
+
+
+class Cumulants(eqx.Module):
+    """log S = -b D(g) + b² MD² MKT / 6."""
+
+    b_s_per_mm2: Float[Array, " readouts"]
+    directions: Float[Array, "readouts 3"]
+
+    def __call__(self, q: Hindered) -> Float[Array, " readouts"]:
+        b, md = self.b_s_per_mm2, q.across_mm2_per_s + q.more_mm2_per_s / 3
+        along = q.across_mm2_per_s + q.more_mm2_per_s * (self.directions @ q.axis) ** 2
+        return jnp.exp(-b * along + (b * md) ** 2 * q.mkt / 6)
 
 
 class Pair(mr.sequence.Sequence):
@@ -117,6 +143,8 @@ def estimated(case: Case, kind: str, data: Array, sd: float) -> tuple[Array, Arr
         return found.b1, found.b1_sd, found.status == CONVERGED
     if kind == "fit_tensor":
         found = fit_tensor(case.theta, data, sd)
+    elif kind == "fit_kurtosis":
+        found = fit_kurtosis(case.options["theta"], data, sd)
     elif kind == "fit_ivim":
         found = fit_ivim(mr.sequence.diffusion_weighted(case.options["b"], 0.06), data, sd)
     else:
@@ -146,17 +174,16 @@ def cases(voxels: int) -> dict[str, Case]:
         "bounds": {"kep_per_s": (5e-4, 0.02)},
     }
     t1_free, t2_free, both = ("t1_s", "m0"), ("t2_s", "m0"), ("t2_s", "b1", "m0")
-    flips = np.deg2rad([2, 4, 10, 18])
     return {
         "t2": Case(MonoExponential(jnp.arange(1, 33) * 0.01, jnp.ones(32)), echoes, t2_free, {}),
         "t2*": Case(s.multi_echo_gradient_echo(np.arange(1, 9) * 0.01), echoes, t2_free, {}),
         "vfa": Case(
-            s.spoiled_gradient_echo(flips, 0.002, 0.012),
+            s.spoiled_gradient_echo(FLIPS_RAD, 0.002, TR_S),
             replace(q, b1=b1),
             t1_free,
             {"known": mr.Tissue(t1_s=1.0, t2_s=0.1, b1=b1)},
         ),
-        "ir": Case(s.inversion_recovery([0.05, 0.2, 0.5, 1, 1.6, 2.5, 4], 6.0), q, t1_free, {}),
+        "ir": Case(s.inversion_recovery(TI_S, 6.0), q, t1_free, {}),
         "sr": Case(s.saturation_recovery([0.1, 0.3, 0.7, 1.5, 3, 5], 6.0), q, t1_free, {}),
         "look-locker": Case(s.look_locker(0.12, 0.1, 30), q, t1_free, {}),
         "adc": Case(
@@ -199,7 +226,19 @@ def others(voxels: int) -> dict[str, Case]:
     fibres = mr.Tissue(t1_s=1.0, t2_s=0.1, tensor=DiffusionTensor(*map(jnp.float32, parts)))
     weighted = mr.sequence.diffusion_weighted([0] * 5 + [1000] * 60, 0.06, directions=g)
     field = RNG.uniform(0.7, 1.3, voxels)
+    shells = np.array([0] * 5 + [1000, 2000] * 30)
+    hindered = Hindered(
+        *(jnp.float32(v[:few]) for v in (across, more, axis)),
+        jnp.asarray(RNG.uniform(0.6, 1.2, few), jnp.float32),
+    )
     return {
+        "dki": Case(
+            FunctionModel(Cumulants(jnp.float32(shells), jnp.float32(g)), jnp.ones(65)),
+            hindered,
+            ("mkt",),
+            {"theta": mr.sequence.diffusion_weighted(shells, 0.06, directions=g)},
+            kinds=("fit_kurtosis",),
+        ),
         "ivim": Case(
             FunctionModel(IvimSignal(jnp.asarray(b, jnp.float32)), jnp.ones(16)),
             blood,
