@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import fastest_s
 
 import learn
 import mrphys as mr
@@ -67,15 +68,6 @@ def cases() -> dict[str, Case]:
         ),
         "epg": Case(train, t2 | {"b1": (0.6, 1.0)}, ("t2_s", "b1", "m0"), data="magnitude"),
     }
-
-
-def fastest_s(run) -> tuple[float, Any]:
-    found, seconds = jax.block_until_ready(run()), []
-    for _ in range(3):
-        started = time.perf_counter()
-        jax.block_until_ready(run())
-        seconds.append(time.perf_counter() - started)
-    return min(seconds), found
 
 
 def truth(case: Case) -> tuple[Any, Any, float]:

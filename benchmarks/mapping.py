@@ -1,83 +1,85 @@
-"""Voxels fitted a second, bias and calibration of `mr.fit`, model by model.
+"""Voxels fitted a second, bias, precision and calibration, model by model, beside other toolkits.
 
-    python benchmarks/mapping.py                 # the table; --snr 10 for noisier data
-    python benchmarks/mapping.py t2 epg          # some of its rows
+    make bench-rivals                                          # once: .cache/rivals
+    python benchmarks/mapping.py --rivals .cache/rivals/bin/python   # the table; --snr 10
+    python benchmarks/mapping.py t2 "dce extended"             # some of its rows, ours alone
 
 Warm, float32, one CPU device a core, the fastest of three rounds of 200,000 voxels, fewer of slow
 models; the noise's sd is the mean over voxels of the largest readout, over the SNR, in the real
-part.
+part. Workloads: `mapping_models.py`.
 
-bias      median of (estimate - truth) / truth
-z         mean and sd of (estimate - truth) / sd over voxels that are determined; sd 1 if right
-excluded  voxels that are not: at a bound, ill-determined, failed
+bias       median of (estimate - truth) / truth
+precision  1.48 times the median distance of (estimate - truth) / truth from it
+z          sd of (estimate - truth) / sd of those determined: 1 if right. Rivals tell none
+excluded   voxels that are not: at a bound, ill-determined, failed
+ours/      how many times as many voxels a second we fit of the same data
 
-The workloads are described in `mapping_models.py`. dti stands beside DIPY's weighted least squares
-of the same data (20,000 voxels, one core) where --dipy names the Python that has it.
+Rivals run in a Python of their own, one after the other, on the first voxels of the same data, as
+many as are said: SciPy's `curve_fit` voxel by voxel on one core, as OSIPI's contributions do
+(`rival_scipy.py`), DIPY on one (`rival_dipy.py`), MRpro on torch's threads (`rival_mrpro_maps.py`),
+dcmri on one (`rival_dcmri.py`).
 
 Floor: an LM step of n unknowns over R numbers reads model and slopes, n + 1 exponentials or their
 like and (n + 1) (n + 4) / 2 products a number. t2: 32 (1 exponential at 15 flops, 7 products) = 0.8
 kflop a step, 5 steps and a dictionary of 64 entries 2 x 64 x 32 = 4 kflop: 8 kflop a voxel, 5
-million voxels a second a core of 16 float32 lanes at 2.5 GHz (40 Gflop/s). epg: a train and two
+million voxels a second a core of 16 float32 lanes at 2.5 GHz (40 Gflop/s). Magnitudes: besides 50
+a number for Rice's functions, 7 kflop a voxel more. vfa: 4 numbers, a tenth of t2, where a step's
+20 operations on the voxel's own numbers count as much. epg: a train and two
 tangents 3 x 6.5 kflop a step, 7 steps and 576 entries 37 kflop: 170 kflop, 230,000 a second.
 """
 
 import argparse
-import subprocess
-import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array
 from mapping_models import FEWER, MODELS, Case, estimated, measured
+from mapping_rivals import rivals
+from timing import fastest_s
 
 import mrphys as mr
 
 mr.use_cores()
+HEAD = (
+    f"{'model':15s}{'of':19s}{'data':13s}{'who':17s}{'voxels':>8s}{'voxels/s':>12s}{'bias %':>8s}"
+    f"{'precision %':>12s}{'z sd':>7s}{'excluded %':>11s}{'ours/':>9s}"
+)
 
 
-def dipy_row(python: str, theta: Any, data: Array, truth: np.ndarray) -> str:
-    """Its speed and bias; it tells no standard deviation."""
-    few = len(truth) // 10
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/dti.npz"
-        np.savez(
-            path,
-            b_s_per_mm2=theta.b_s_per_mm2,
-            directions=np.where(theta.b_s_per_mm2[:, None] > 0, theta.directions, 0.0),
-            x=data[:few],
-        )
-        script = Path(__file__).with_name("rival_dipy.py")
-        told = subprocess.run([python, script, path], capture_output=True, text=True, check=True)
-        found = np.load(path.replace(".npz", ".found.npy"))
-    bias = np.median(found / truth[:few] - 1)
-    return f"{'dti':14s}{'dipy':16s}{few / float(told.stdout):12,.0f}{1e2 * bias:10.2f} %"
-
-
-def fastest_s(run) -> tuple[float, Any]:
-    found, seconds = jax.block_until_ready(run()), []
-    for _ in range(3):
-        started = time.perf_counter()
-        jax.block_until_ready(run())
-        seconds.append(time.perf_counter() - started)
-    return min(seconds), found
-
-
-def row(name: str, kind: str, case: Case, snr: float, dipy: str | None = None) -> str:
-    data, sd = measured(case, kind, snr)
-    seconds, found = fastest_s(lambda: estimated(case, kind, data, sd))
-    good, field = found.good, case.scored[0]
-    truth = case.true(field)
-    error = found.values[field] - truth
-    z = error[good] / found.sds[field][good]
-    bias = np.median(error[good] / truth[good])
-    told = (
-        f"{name:14s}{kind:16s}{error.size / seconds:12,.0f}{1e2 * bias:10.2f} %"
-        f"{z.mean():9.3f}{z.std():8.3f}{1e2 * (1 - good.mean()):9.2f} %"
+def row(names: tuple[str, ...], rate: float, value: Any, truth: Any, ours: float = 0.0) -> str:
+    """A line of the table; `value` with its sd, if told, and which voxels are determined."""
+    found, spread, good = value
+    found, good = np.asarray(found, float), np.asarray(good)
+    relative = (found / truth[: found.size] - 1)[good]
+    bias = np.median(relative)
+    precision = 1.4826 * np.median(np.abs(relative - bias))
+    model, field, data, who = names
+    z = ""
+    if spread is not None:
+        z = f"{np.std((found - truth)[good] / np.asarray(spread)[good]):.3f}"
+    return (
+        f"{model:15s}{field:19s}{data:13s}{who:17s}{found.size:8,d}{rate:12,.0f}{1e2 * bias:8.2f}"
+        f"{1e2 * precision:12.2f}{z:>7s}{1e2 * (1 - good.mean()):11.2f}"
+        f"{f'{ours / rate:,.1f}' if ours else '':>9s}"
     )
-    return told if dipy is None else f"{told}\n{dipy_row(dipy, case.theta, data, truth)}"
+
+
+def rows(name: str, kind: str, case: Case, snr: float, python: str | None) -> None:
+    """Prints ours, and the rivals' of the same data."""
+    data, sd = measured(case, kind, snr)
+    truth = {field: case.true(field) for field in case.scored}
+    seconds, found = fastest_s(lambda: estimated(case, kind, data, sd))
+    rate = len(data) / seconds
+    for field in truth:
+        value = found.values[field], found.sds[field], found.good
+        print(row((name, field, kind, "mrphys"), rate, value, truth[field]), flush=True)
+    if python is None:
+        return
+    for who, voxels, took, maps in rivals(python, name, kind, case, data):
+        for field in truth.keys() & maps.keys():
+            value = maps[field], None, np.isfinite(maps[field])
+            names = name, field, kind, who
+            print(row(names, voxels / took, value, truth[field], rate), flush=True)
 
 
 def main() -> None:
@@ -85,19 +87,20 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--snr", type=float, default=50.0)
     parser.add_argument("--voxels", type=int, default=200_000)
-    parser.add_argument("--dipy", help="a Python that has DIPY")
+    parser.add_argument("--rivals", help="the Python of the rivals' environment")
     asked = parser.parse_args()
-    print(
-        f"{'model':14s}{'data':16s}{'voxels/s':>12s}{'bias':>12s}{'z mean':>9s}{'sd':>8s}", end=""
-    )
-    print(f"{'excluded':>11s}    SNR {asked.snr:g}, {jax.local_device_count()} devices")
+    print(f"SNR {asked.snr:g}, {jax.local_device_count()} devices")
+    if asked.rivals is None:
+        print(
+            "ours alone: 'make bench-rivals', then --rivals .cache/rivals/bin/python, adds others"
+        )
+    print(HEAD)
     for name, make in MODELS.items():
         if asked.names and name not in asked.names:
             continue
         case = make(asked.voxels // FEWER.get(name, 1))
         for kind in case.kinds:
-            rival = asked.dipy if kind == "fit_tensor" else None
-            print(row(name, kind, case, asked.snr, rival), flush=True)
+            rows(name, kind, case, asked.snr, asked.rivals)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ from mrphys.sequence.train import block
 from mrphys.t2_spectrum import fit_t2_spectrum
 
 WATER: dict[str, Any] = {"t1_s": 1.0, "t2_s": 0.1}
+FLIPS_RAD, TR_S = np.deg2rad([2, 4, 10, 18]), 0.012
+TI_S = (0.05, 0.2, 0.5, 1.0, 1.6, 2.5, 4.0)
 
 
 class Case(NamedTuple):
@@ -218,14 +220,14 @@ T1 = {"t1_s": (0.6, 2.0), "m0": (0.8, 1.2)}
 
 def vfa(voxels: int) -> Case:
     """Flip angles of 2, 4, 10 and 18°, TR 12 ms, B1 known."""
-    theta = mr.sequence.spoiled_gradient_echo(np.deg2rad([2, 4, 10, 18]), 0.002, 0.012)
+    theta = mr.sequence.spoiled_gradient_echo(FLIPS_RAD, 0.002, TR_S)
     q = water(**drawn(voxels, b1=(0.8, 1.2), **T1))
     return Case(theta, q, ("t1_s", "m0"), options={"known": water(b1=q.b1)})
 
 
 def ir(voxels: int) -> Case:
     """Inversion recovery, 7 TI; of magnitudes the polarity is found."""
-    theta = mr.sequence.inversion_recovery([0.05, 0.2, 0.5, 1, 1.6, 2.5, 4], 6.0)
+    theta = mr.sequence.inversion_recovery(TI_S, 6.0)
     return Case(theta, water(**drawn(voxels, **T1)), ("t1_s", "m0"))
 
 
