@@ -434,7 +434,8 @@ def _one_where_alike(weight: Float[Array, "..."], axes: int) -> Float[Array, "..
 
 
 def _as_complex(x: Numbers) -> Complex[Array, "..."]:
-    return jnp.asarray(x).astype(jnp.result_type(x.dtype, jnp.complex64))
+    x = jnp.asarray(x)
+    return x.astype(jnp.result_type(x.dtype, jnp.complex64))
 
 
 def _times(z: Inexact[Array, "..."], weight: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
