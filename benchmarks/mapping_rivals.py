@@ -15,7 +15,7 @@ SCRIPTS = {
     ("t2", "complex"): ("mrpro_maps",),
     ("t2", "gaussian"): ("scipy",),
     ("vfa", "complex"): ("mrpro_maps",),
-    ("vfa", "gaussian"): ("scipy",),
+    ("vfa", "rician"): ("scipy",),
     ("ir", "complex"): ("mrpro_maps",),
     ("adc", "gaussian"): ("scipy",),
     ("ivim", "fit_ivim"): ("scipy", "dipy"),

@@ -73,53 +73,55 @@ def kinetic(name: str, given: Given) -> list[Method]:
     return [method("scipy", False), method("scipy trapezoid", True)]
 
 
+def decay(given: Given) -> Method:
+    te = given["te_s"]
+
+    def start(row):
+        few = row > 0.2 * row.max()
+        slope, cut = np.polyfit(te[few], np.log(row[few]), 1)
+        return np.exp(cut), np.clip(-1 / min(slope, -1e-2), 2e-3, 5.0)
+
+    def signal(te, m0, t2):
+        return m0 * np.exp(-te / t2)
+
+    limits = (0.0, 1e-3), (np.inf, 20.0)
+    return Method("scipy", VOXELS, each(signal, te, start, limits, ("m0", "t2_s")))
+
+
+def diffusion(given: Given) -> Method:
+    b = given["b_s_per_mm2"]
+
+    def start(row):
+        slope, cut = np.polyfit(b, np.log(row), 1)
+        return np.exp(cut), np.clip(-1e3 * slope, 1e-3, 9.0)
+
+    def signal(b, m0, d):
+        return m0 * np.exp(-1e-3 * b * d)
+
+    limits = (0.0, 0.0), (np.inf, 10.0)
+    fit = each(signal, b, start, limits, ("m0", "d"))
+    return Method("scipy", VOXELS, lambda x: {"adc_mm2_per_s": 1e-3 * fit(x)["d"]})
+
+
+def incoherent(given: Given) -> Method:
+    b = given["b_s_per_mm2"]
+
+    def signal(b, s0, f, fast, slow):
+        return s0 * (f * np.exp(-b * fast) + (1 - f) * np.exp(-b * slow))
+
+    limits = (0.7, 0.0, 0.005, 0.0), (1.3, 1.0, 0.2, 0.005)
+    names = "s0", "perfusion_fraction", "fast", "slow"
+    fit = each(signal, b, (1.0, 0.1, 0.03, 0.001), limits, names)
+    return Method("scipy", VOXELS, lambda x: fit(x / x[:, b == 0].mean(1)[:, None]))
+
+
 def workload(name: str, given: Given) -> list[Method]:
-    if name == "t2":
-        te = given["te_s"]
-
-        def decay(t, m0, t2):
-            return m0 * np.exp(-t / t2)
-
-        def line(row):
-            few = row > 0.2 * row.max()
-            slope, cut = np.polyfit(te[few], np.log(row[few]), 1)
-            return np.exp(cut), np.clip(-1 / min(slope, -1e-2), 2e-3, 5.0)
-
-        limits = (0.0, 1e-3), (np.inf, 20.0)
-        return [Method("scipy", VOXELS, each(decay, te, line, limits, ("m0", "t2_s")))]
     if name == "vfa":
-        tr = float(given["tr_s"])
-        flips = given["flip_rad"]
+        flips, tr = given["flip_rad"], float(given["tr_s"])
         return [Method("scipy", VOXELS, lambda x, b1: spoiled(flips, tr, x, b1), ("b1",))]
-    if name == "adc":
-        b = given["b_s_per_mm2"]
-
-        def start(row):
-            slope, cut = np.polyfit(b, np.log(row), 1)
-            return np.exp(cut), np.clip(-1e3 * slope, 1e-3, 9.0)
-
-        def run(x):
-            found = each(
-                lambda b, m0, d: m0 * np.exp(-1e-3 * b * d),
-                b,
-                start,
-                ((0.0, 0.0), (np.inf, 10.0)),
-                ("m0", "d"),
-            )(x)
-            return {"adc_mm2_per_s": 1e-3 * found["d"]}
-
-        return [Method("scipy", VOXELS, run)]
-    if name == "ivim":
-        b = given["b_s_per_mm2"]
-
-        def signal(b, s0, f, fast, slow):
-            return s0 * (f * np.exp(-b * fast) + (1 - f) * np.exp(-b * slow))
-
-        limits = (0.7, 0.0, 0.005, 0.0), (1.3, 1.0, 0.2, 0.005)
-        names = "s0", "perfusion_fraction", "fast", "slow"
-        fit = each(signal, b, (1.0, 0.1, 0.03, 0.001), limits, names)
-        return [Method("scipy", VOXELS, lambda x: fit(x / x[:, b == 0].mean(1)[:, None]))]
-    return kinetic(name, given)
+    if name.startswith("dce"):
+        return kinetic(name, given)
+    return [{"t2": decay, "adc": diffusion, "ivim": incoherent}[name](given)]
 
 
 measure(workload)
