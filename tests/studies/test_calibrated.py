@@ -15,8 +15,15 @@ VOXELS = 10_000
 MOST_EXCLUDED = 0.05
 NEAR_THE_FOLD = {"epg", "epg180"}
 """B1 is hardly determined where flips are 180°: any share may be left out."""
-MISSED = {("epg", 20.0), ("epg180", 20.0), ("epg180", 50.0)}
-"""The likelihood of B1 is not a Gaussian's: it has a second maximum beyond the fold."""
+CURVED = "the valley of T2, B1 and m0 bends within an sd"
+REGULARISED = "the bias of regularisation, and shares of 0, are not in the sd"
+MISSED = {
+    ("epg", 20.0): CURVED,
+    ("epg180", 20.0): CURVED,
+    ("epg180", 50.0): CURVED,
+    ("t2 spectrum", 20.0): REGULARISED,
+    ("t2 spectrum", 50.0): REGULARISED,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +38,8 @@ def as_users_do():
 @pytest.mark.parametrize("name", MODELS)
 def test_z_scores_have_unit_spread(name, snr, request, capsys):
     if (name, snr) in MISSED:
-        request.applymarker(pytest.mark.xfail(strict=True, raises=AssertionError))
+        reason = MISSED[name, snr]
+        request.applymarker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason))
     case, missed = MODELS[name](VOXELS), []
     for kind in (kind for kind in case.kinds if kind != "gaussian"):
         found = estimated(case, kind, *measured(case, kind, snr))
