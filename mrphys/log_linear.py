@@ -24,8 +24,8 @@ not at all after it."""
 SCORINGS, SMALL, MOVING = 20, 1e-3, 0.05
 """Steps at most; the change of a signal's logarithm at which they end, and that at which a search
 has not."""
-HIGHEST = 14.0
-"""Of a signal's logarithm, in units of its noise."""
+BEYOND = 3.0
+"""By how much the logarithm of a signal on the way may pass that of the largest datum."""
 
 
 class Design(NamedTuple):
@@ -130,8 +130,10 @@ def fit_magnitude(
     gain = jnp.sqrt(design.averages)[:, None] / noise_sd[None]
     m, scale = gain * x, jnp.log(gain * start.unit[None])
 
+    highest = jax.lax.stop_gradient(jnp.log(jnp.maximum(jnp.max(m, axis=0), 1.0)) + BEYOND)[None]
+
     def amplitude(scale: Array, gamma: Array) -> Array:
-        return jnp.exp(jnp.minimum(scale + q @ gamma, HIGHEST))
+        return jnp.exp(jnp.minimum(scale + q @ gamma, highest))
 
     def pull(log_a: Array, m: Array) -> Array:
         a = jnp.exp(log_a)

@@ -57,13 +57,16 @@ def test_noiseless_tensors_are_found(rtol):
         np.einsum("ij,kl->" + a, np.eye(3), np.eye(3)) for a in ("ijkl", "ikjl", "iljk")
     )
     v = np.concatenate([v, [0.7 * isotropic / 3]])
-    est = fit_kurtosis(THETA, jnp.asarray(2 * signals(d, v)), 1e-4)
+    x = jnp.asarray(2 * signals(d, v))
+    # What is freed of noise's bias moves with its variance: of next to no noise, not at all.
+    est = fit_kurtosis(THETA, x, rtol(1e-7, 1e-4))
     mk, mkt = kurtoses(d, v)
     np.testing.assert_allclose(est.value.mk, mk, rtol=rtol(1e-4, 2e-3))
     np.testing.assert_allclose(est.value.mkt, mkt, rtol=rtol(1e-4, 2e-3))
-    np.testing.assert_allclose([est.value.mk[6], est.value.mkt[6]], 0.7, rtol=rtol(1e-6, 2e-3))
-    np.testing.assert_allclose(1e3 * est.tensor.matrix(), d, atol=rtol(1e-7, 1e-3))
-    np.testing.assert_allclose(est.value.m0, 2.0, rtol=rtol(1e-7, 1e-4))
+    np.testing.assert_allclose([est.value.mk[6], est.value.mkt[6]], 0.7, rtol=rtol(1e-9, 2e-3))
+    for found in (est, fit_kurtosis(THETA, x, 1e-3, rician=False)):
+        np.testing.assert_allclose(1e3 * found.tensor.matrix(), d, atol=rtol(1e-10, 1e-3))
+        np.testing.assert_allclose(found.value.m0, 2.0, rtol=rtol(1e-10, 1e-4))
 
 
 @pytest.mark.core
