@@ -11,7 +11,8 @@ excluded  voxels that are not: at a bound, ill-determined, failed
 import argparse
 
 import numpy as np
-from mapping_models import MODELS, estimated, measured
+from mapping_models import MODELS
+from workload_models import estimated, measured
 
 import mrphys as mr
 

@@ -17,27 +17,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
+from mapping_models import MonoExponential
 
 import mrphys as mr
 from mrphys.joint import TotalVariation
 
 NOISE_SD, WIDTH = 0.005, 0.05
-
-
-class MonoExponential(mr.sequence.Sequence):
-    """S_i = m0 exp(-TE_i / T2)."""
-
-    te_s: Float[Array, " readouts"]
-    averages: Float[Array, " readouts"]
-
-    def signal(self, tissue):
-        x = tissue.m0 * jnp.exp(-self.te_s / tissue.t2_s)
-        return jax.lax.complex(x, jnp.zeros_like(x))
-
-    @property
-    def scan_time_s(self):
-        return jnp.max(self.te_s)
 
 
 def head(size: int) -> tuple[mr.Tissue, np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@
 
 Trains one method on simulated heads (learn.reconstruction.draw_image) scanned with 4 coils at R = 4
 and 8, then measures it, and writes FOLDER/METHOD_SIZE.json; checkpoints are beside it, and a run
-that was stopped goes on. Every training takes less than 40 minutes on 2 cores.
+that was stopped goes on. Of MoDL at 128 a step took 0.8 s on two cores.
 
 unet     Aᴴy and a U-Net               modl     unrolled, CG inside, weights shared
 varnet   unrolled, a U-Net each step   ssdu     MoDL without images, from halves of the samples

@@ -33,9 +33,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from mapping_models import FEWER, MODELS, Case, estimated, measured
+from mapping_models import FEWER, MODELS
 from mapping_rivals import rivals
 from timing import fastest_s
+from workload_models import Case, estimated, measured
 
 import mrphys as mr
 

@@ -6,176 +6,25 @@ fitted, and what is scored. Tissues are drawn evenly from ranges of brain and bo
 """
 
 from collections.abc import Callable
-from types import MappingProxyType, SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from kinetic_models import KINETICS
+from workload_models import Case, drawn, water
 
 import mrphys as mr
-from mrphys import perfusion
-from mrphys.apparent_diffusion import fit_adc
 from mrphys.diffusion import DiffusionTensor
-from mrphys.diffusion_kurtosis import fit_kurtosis
-from mrphys.diffusion_tensor import ISOTROPIC, fit_tensor
-from mrphys.field_maps import actual_flip, bloch_siegert, double_angle, static_field
-from mrphys.ivim import IvimSignal, IvimTissue, fit_ivim
-from mrphys.mapping import CONVERGED, FunctionModel, Selected
+from mrphys.ivim import IvimSignal, IvimTissue
+from mrphys.mapping import FunctionModel, Selected
 from mrphys.sequence.repeated import repeated
 from mrphys.sequence.train import block
-from mrphys.t2_spectrum import fit_t2_spectrum
 
-WATER: dict[str, Any] = {"t1_s": 1.0, "t2_s": 0.1}
 FLIPS_RAD, TR_S = np.deg2rad([2, 4, 10, 18]), 0.012
 TI_S = (0.05, 0.2, 0.5, 1.0, 1.6, 2.5, 4.0)
-
-
-class Case(NamedTuple):
-    """A workload.
-
-    theta, q  what is played, and the truth of every voxel
-    scored    fields of q, or of `truth`, that are scored; the first in the table of speeds
-    kinds     data and fit: one of FITS
-    options   of the fit
-    truth     what is scored and no field of q
-    """
-
-    theta: Any
-    q: Any
-    scored: tuple[str, ...]
-    kinds: tuple[str, ...] = ("complex", "rician")
-    options: Any = MappingProxyType({})
-    truth: Any = MappingProxyType({})
-
-    def true(self, name: str) -> np.ndarray:
-        """The truth of a field that is scored."""
-        return np.asarray(self.truth[name] if name in self.truth else getattr(self.q, name))
-
-
-def measured(case: Case, kind: str, snr: float, seed: int = 0) -> tuple[Array, float]:
-    """Data of every voxel with noise, and the sd of the real part of one average: the mean over
-    voxels of the largest readout, over the SNR."""
-    if isinstance(case.theta, mr.sequence.Sequence):
-        x = mr.simulate(case.theta, case.q)
-    else:
-        x = eqx.filter_jit(type(case.theta).signals)(case.theta, case.q)
-    sd = float(jnp.mean(jnp.max(jnp.abs(x), axis=-1))) / snr
-    noise = np.random.default_rng(seed).standard_normal((2, *x.shape), np.float32)
-    noise *= sd / np.sqrt(np.asarray(case.theta.averages, np.float32))
-    if kind in REAL:
-        return x + noise[0], sd
-    data = x + (noise[0] + 1j * noise[1])
-    return data if kind in COMPLEX else jnp.abs(data), sd
-
-
-class Told(NamedTuple):
-    """Values and sds by what is scored, and whether a voxel is determined."""
-
-    values: dict[str, np.ndarray]
-    sds: dict[str, np.ndarray]
-    good: np.ndarray
-
-
-def estimated(case: Case, kind: str, data: Array, sd: float) -> Told:
-    """What the fit of a kind tells. A voxel is left out where it does not say CONVERGED (ISOTROPIC
-    is for FA alone), or where an sd is infinite."""
-    found = FITS[kind](case, data, sd)
-    values = {name: np.asarray(getattr(found.value, name)) for name in case.scored}
-    sds = {name: np.asarray(getattr(found.sd, name)) for name in case.scored}
-    good = np.asarray(found.status == CONVERGED)
-    if "fa" not in case.scored:
-        good = good | np.asarray(found.status == ISOTROPIC)
-    for spread in sds.values():
-        good = good & np.isfinite(spread)
-    return Told(values, sds, good)
-
-
-def by_fit(case: Case, data: Array, sd: float, **more: Any) -> Any:
-    """`mr.fit` of what the case says is free, or scored."""
-    options: Any = {"free": case.scored} | dict(case.options) | more
-    return mr.fit(case.theta, data, noise_sd=sd, **options)
-
-
-def by_dictionary(case: Case, data: Array, sd: float) -> Any:
-    """The nearest entry, and `mr.fit` from there."""
-    grid = {"t1_s": np.geomspace(0.3, 3.0, 40), "t2_s": np.geomspace(0.02, 0.4, 40)}
-    start = mr.fingerprint.dictionary(case.theta, grid).match(data).value
-    return by_fit(case, data, sd, start=start)
-
-
-def _adc(case: Case, data: Array, sd: float) -> Any:
-    found = fit_adc(case.theta, data, sd)
-    spread = SimpleNamespace(adc_mm2_per_s=found.adc_sd_mm2_per_s, m0=found.m0_sd)
-    status = jnp.where(jnp.isfinite(found.adc_sd_mm2_per_s), CONVERGED, -1)
-    return SimpleNamespace(value=found, sd=spread, status=status)
-
-
-def _transmit(found: Any) -> Any:
-    return SimpleNamespace(value=found, sd=SimpleNamespace(b1=found.b1_sd), status=found.status)
-
-
-def _static(case: Case, data: Array, sd: float) -> Any:
-    found = static_field(case.options["te_s"], data, sd, unwrap=False)
-    spread = SimpleNamespace(b0_hz=found.b0_sd_hz)
-    return SimpleNamespace(value=found, sd=spread, status=found.status)
-
-
-def _spectrum(case: Case, data: Array, sd: float) -> Any:
-    found = fit_t2_spectrum(case.options["theta"], data, sd)
-    spread = SimpleNamespace(fast=found.fast_sd)
-    return SimpleNamespace(value=found, sd=spread, status=found.status)
-
-
-def _deconvolved(case: Case, data: Array, sd: float) -> Any:
-    times_s, arterial, reference = (case.options[n] for n in ("times_s", "arterial", "reference"))
-    leak = perfusion.leakage_corrected(times_s, data, reference, sd)
-    found = perfusion.vascular_maps(times_s, leak, arterial, "csvd")
-    spread = SimpleNamespace(cbv=found.cbv_sd, cbf_per_s=found.cbf_sd_per_s, mtt_s=found.mtt_sd_s)
-    return SimpleNamespace(value=found, sd=spread, status=jnp.zeros(data.shape[0], int))
-
-
-FITS: dict[str, Callable[[Case, Array, float], Any]] = {
-    "complex": by_fit,
-    "rician": by_fit,
-    "real": by_fit,
-    "gaussian": lambda case, data, sd: by_fit(case, data, sd, rician=False),
-    "dictionary": by_dictionary,
-    "fit_adc": _adc,
-    "fit_tensor": lambda case, data, sd: fit_tensor(case.theta, data, sd),
-    "fit_kurtosis": lambda case, data, sd: fit_kurtosis(case.options["theta"], data, sd),
-    "fit_ivim": lambda case, data, sd: fit_ivim(case.options["theta"], data, sd),
-    "double_angle": lambda case, data, sd: _transmit(
-        double_angle(np.pi / 3, data[..., 0], data[..., 1], sd)
-    ),
-    "actual_flip": lambda case, data, sd: _transmit(
-        actual_flip(np.pi / 3, (0.02, 0.1), data[..., 0], data[..., 1], sd)
-    ),
-    "bloch_siegert": lambda case, data, sd: _transmit(
-        bloch_siegert(case.options["nominal_rad"], data[..., 0], data[..., 1], sd)
-    ),
-    "static_field": _static,
-    "fit_t2_spectrum": _spectrum,
-    "csvd": _deconvolved,
-    "fit_kinetics": lambda case, data, sd: perfusion.fit_kinetics(
-        case.options["theta"], data, type(case.q), sd
-    ),
-}
-COMPLEX = {"complex", "dictionary", "bloch_siegert", "static_field"}
-REAL = {"real", "fit_kinetics", "csvd"}
-
-
-def drawn(voxels: int, /, **ranges: tuple[float, float]) -> dict[str, np.ndarray]:
-    """Fields of tissue, each even in its range."""
-    rng = np.random.default_rng(0)
-    return {name: rng.uniform(*pair, voxels) for name, pair in ranges.items()}
-
-
-def water(**fields: Any) -> Any:
-    """A tissue of which not all is said."""
-    return mr.Tissue(**(WATER | fields))
 
 
 class MonoExponential(mr.sequence.Sequence):
@@ -470,105 +319,6 @@ def fingerprint(voxels: int) -> Case:
     return Case(theta, q, ("t1_s", "t2_s", "m0"), ("dictionary",))
 
 
-class TwoRates(eqx.Module):
-    """What extended Tofts needs of a voxel."""
-
-    ktrans_per_s: Float[Array, "..."]
-    vp: Float[Array, "..."]
-    kep_per_s: Float[Array, "..."]
-
-
-class Uptake(eqx.Module):
-    """v_p c + K_trans c * exp(-k_ep t), c = t exp(-t / τ): the convolution in closed form."""
-
-    time_s: Float[Array, " readouts"]
-    decay_s: float = 40.0
-
-    def __call__(self, q: TwoRates) -> Float[Array, " readouts"]:
-        t, rate = self.time_s, 1 / self.decay_s
-        gap = q.kep_per_s - rate
-        input = t * jnp.exp(-t * rate)
-        kernel = (input - (jnp.exp(-t * rate) - jnp.exp(-q.kep_per_s * t)) / gap) / gap
-        return (q.vp * input + q.ktrans_per_s * kernel) / self.decay_s
-
-
-def tofts(voxels: int) -> Case:
-    """Extended Tofts by `mr.fit`, 50 times, K_trans and v_p linear."""
-    ranges = {"ktrans_per_s": (0.001, 0.005), "vp": (0.01, 0.1), "kep_per_s": (2e-3, 1.2e-2)}
-    q = TwoRates(*(jnp.asarray(v, jnp.float32) for v in drawn(voxels, **ranges).values()))
-    options = {
-        "known": TwoRates(*[jnp.zeros(())] * 3),
-        "linear": ("ktrans_per_s", "vp"),
-        "bounds": {"kep_per_s": (5e-4, 0.02)},
-    }
-    theta = FunctionModel(Uptake(jnp.arange(50) * 6.0), jnp.ones(50))
-    return Case(theta, q, ("kep_per_s", "ktrans_per_s", "vp"), ("real",), options)
-
-
-def kinetic(model: type[perfusion.Kinetics], **ranges: tuple[float, float]) -> Any:
-    """A kinetic model of tumours, by `fit_kinetics`: a Parker input at 0.1 s, seen every second for
-    330 s."""
-
-    def case(voxels: int) -> Case:
-        fine_s, times_s = np.arange(0, 330.05, 0.1), np.arange(0, 330.0, 1.0)
-        artery = perfusion.arterial_input(fine_s, perfusion.parker_2006(fine_s, 30.0))
-        seen = perfusion.ArterialInput(times_s, artery.at(jnp.asarray(times_s)))
-        truth, series = (perfusion.dynamic_series(times_s, a) for a in (artery, seen))
-        few = drawn(voxels, **ranges)
-        q = model(**{name: jnp.asarray(v, jnp.float32) for name, v in few.items()})
-        return Case(truth, q, tuple(ranges), ("fit_kinetics",), {"theta": series})
-
-    return case
-
-
-class Leaking(eqx.Module):
-    """A series of curves of which an agent outside the vessels takes k2 of the mean's integral."""
-
-    series: perfusion.DynamicSeries
-    mean: Float[Array, " readouts"]
-
-    @property
-    def averages(self) -> Float[Array, " readouts"]:
-        """One of each image."""
-        return self.series.averages
-
-    def signals(self, rows: Any, /) -> Float[Array, "voxels readouts"]:
-        """Of a row of voxels."""
-        whole = jnp.concatenate([jnp.zeros(1), jnp.cumsum((self.mean[1:] + self.mean[:-1]) / 2)])
-        inside = self.series.signals(perfusion.Tofts(rows.flow_per_s, rows.volume))
-        return inside - rows.k2_per_s[:, None] * whole[None]
-
-
-class Vessels(eqx.Module):
-    """What `Leaking` asks of a voxel."""
-
-    flow_per_s: Float[Array, "..."]
-    volume: Float[Array, "..."]
-    k2_per_s: Float[Array, "..."]
-
-
-def dsc(voxels: int) -> Case:
-    """First pass seen every second for 120 s, flow 20 to 80 ml/100ml/min, volume 2 to 6 %, leakage
-    corrected; images of equal noise, the SNR the peak's. Scored about what is told without noise:
-    regularisation takes a part of the flow."""
-    times_s = np.arange(0.0, 120.0, 1.0)
-    bolus = 6 * np.exp(-0.5 * ((times_s - 25) / 3) ** 2)
-    series = perfusion.dynamic_series(times_s, perfusion.arterial_input(times_s, bolus, 0.0))
-    ranges = {
-        "flow": (20 / FLOW, 80 / FLOW),
-        "volume": (0.02, 0.06),
-        "k2": (-0.002, 0.005),
-    }
-    q = Vessels(*(jnp.asarray(v, jnp.float32) for v in drawn(voxels, **ranges).values()))
-    mean = series.signals(perfusion.Tofts(50 / FLOW, 0.04))[0]
-    theta = Leaking(series, mean)
-    options = {"times_s": times_s, "arterial": bolus, "reference": mean}
-    case = Case(theta, q, ("cbv", "cbf_per_s", "mtt_s"), ("csvd",), options)
-    still = FITS["csvd"](case, eqx.filter_jit(Leaking.signals)(theta, q), 1.0).value
-    return case._replace(truth={name: getattr(still, name) for name in case.scored})
-
-
-PER_MIN, FLOW = 60.0, 6000.0
 MODELS: dict[str, Callable[[int], Case]] = {
     "t2": t2,
     "t2*": t2_star,
@@ -591,33 +341,7 @@ MODELS: dict[str, Callable[[int], Case]] = {
     "dti": dti,
     "kurtosis": kurtosis,
     "fingerprint": fingerprint,
-    "tofts": tofts,
-    "dsc": dsc,
-    "dce tofts": kinetic(
-        perfusion.Tofts, ktrans_per_s=(0.05 / PER_MIN, 0.3 / PER_MIN), ve=(0.1, 0.4)
-    ),
-    "dce extended": kinetic(
-        perfusion.ExtendedTofts,
-        ktrans_per_s=(0.05 / PER_MIN, 0.3 / PER_MIN),
-        ve=(0.1, 0.4),
-        vp=(0.01, 0.08),
-    ),
-    "dce patlak": kinetic(
-        perfusion.Patlak, ps_per_s=(0.005 / PER_MIN, 0.1 / PER_MIN), vp=(0.02, 0.1)
-    ),
-    "dce uptake": kinetic(
-        perfusion.TwoCompartmentUptake,
-        fp_per_s=(20 / FLOW, 80 / FLOW),
-        ps_per_s=(0.02 / PER_MIN, 0.1 / PER_MIN),
-        vp=(0.05, 0.15),
-    ),
-    "dce exchange": kinetic(
-        perfusion.TwoCompartmentExchange,
-        fp_per_s=(20 / FLOW, 60 / FLOW),
-        ps_per_s=(0.05 / PER_MIN, 0.2 / PER_MIN),
-        ve=(0.1, 0.3),
-        vp=(0.05, 0.15),
-    ),
+    **KINETICS,
 }
 FEWER = {"t2 spectrum": 100, "fingerprint": 20, "molli": 20} | dict.fromkeys(
     ("mp2rage", "epg", "epg180", "ivim", "kurtosis"), 10

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mapping_models import FLIPS_RAD, TI_S, TR_S, Case
+from mapping_models import FLIPS_RAD, TI_S, TR_S
+from workload_models import Case
 
 HERE = Path(__file__).parent
 SCRIPTS = {

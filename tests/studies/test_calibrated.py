@@ -8,8 +8,8 @@ The workloads are those of `benchmarks/mapping_models.py`.
 import jax
 import numpy as np
 import pytest
-
-from benchmarks.mapping_models import MODELS, estimated, measured
+from mapping_models import MODELS
+from workload_models import estimated, measured
 
 VOXELS = 10_000
 MOST_EXCLUDED = 0.05
