@@ -42,7 +42,7 @@ import mrphys as mr
 
 mr.use_cores()
 HEAD = (
-    f"{'model':15s}{'of':19s}{'data':13s}{'who':17s}{'voxels':>8s}{'voxels/s':>12s}{'bias %':>8s}"
+    f"{'model':15s}{'of':21s}{'data':13s}{'who':17s}{'voxels':>8s}{'voxels/s':>12s}{'bias %':>8s}"
     f"{'precision %':>12s}{'z sd':>7s}{'excluded %':>11s}{'ours/':>9s}"
 )
 
@@ -59,7 +59,7 @@ def row(names: tuple[str, ...], rate: float, value: Any, truth: Any, ours: float
     if spread is not None:
         z = f"{np.std((found - truth)[good] / np.asarray(spread)[good]):.3f}"
     return (
-        f"{model:15s}{field:19s}{data:13s}{who:17s}{found.size:8,d}{rate:12,.0f}{1e2 * bias:8.2f}"
+        f"{model:15s}{field:21s}{data:13s}{who:17s}{found.size:8,d}{rate:12,.0f}{1e2 * bias:8.2f}"
         f"{1e2 * precision:12.2f}{z:>7s}{1e2 * (1 - good.mean()):11.2f}"
         f"{f'{ours / rate:,.1f}' if ours else '':>9s}"
     )
