@@ -108,7 +108,7 @@ def mp2rage(voxels: int) -> Case:
 
 
 def train(
-    flip_deg: float, b1: tuple[float, float], bounds: tuple[float, float]
+    flip_deg: float, b1: tuple[float, float], bounds: tuple[float, float], posterior: bool = False
 ) -> Callable[[int], Case]:
     """T2 and B1 from 32 echoes, all states. At 180° B1 moves the signal to second order only, and
     two B1 give one signal: it is determined the less the nearer."""
@@ -116,7 +116,7 @@ def train(
     def case(voxels: int) -> Case:
         theta = mr.sequence.spin_echo_train(np.full(32, np.deg2rad(flip_deg)), 0.01)
         q = water(**drawn(voxels, t2_s=(0.03, 0.15), b1=b1, m0=(0.8, 1.2)))
-        options = {"bounds": {"b1": bounds}}
+        options = {"bounds": {"b1": bounds}, "posterior": posterior}
         return Case(theta, q, ("t2_s", "b1", "m0"), ("complex", "rician"), options)
 
     return case
@@ -331,6 +331,8 @@ MODELS: dict[str, Callable[[int], Case]] = {
     "mp2rage": mp2rage,
     "epg": train(150, (0.6, 1.0), (0.4, 1.15)),
     "epg180": train(180, (0.6, 1.0), (0.4, 1.0)),
+    "epg mean": train(150, (0.6, 1.0), (0.4, 1.15), posterior=True),
+    "epg180 mean": train(180, (0.6, 1.0), (0.4, 1.0), posterior=True),
     "t2 spectrum": spectrum,
     "b1": b1,
     "afi": afi,
@@ -344,6 +346,6 @@ MODELS: dict[str, Callable[[int], Case]] = {
     **KINETICS,
 }
 FEWER = {"t2 spectrum": 100, "fingerprint": 20, "molli": 20} | dict.fromkeys(
-    ("mp2rage", "epg", "epg180", "ivim", "kurtosis"), 10
+    ("mp2rage", "epg", "epg180", "epg mean", "epg180 mean", "ivim", "kurtosis"), 10
 )
 """How many times fewer voxels of slow models are timed."""

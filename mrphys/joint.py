@@ -307,7 +307,8 @@ def fit_image(
         return tuple(jnp.where(inside, jnp.broadcast_to(m, inside.shape), 0.0) for m in maps)
 
     kept, sd = told([left, noise])
-    return Found(told(values), tuple(sds), told(phases), kept, sd, status)
+    values = told(values)
+    return Found(values, tuple(sds), told(phases), kept, sd, status, values[:count], kept)
 
 
 @eqx.filter_jit

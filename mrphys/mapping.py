@@ -13,11 +13,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Inexact, Int, Num
 
+from mrphys.acquisitions import FunctionModel, Selected, Together
 from mrphys.bounds import TISSUE, Bounds
 from mrphys.errors import InputError, Problem
 from mrphys.image import Image
 from mrphys.joint import Prior, fit_image, unmixed
 from mrphys.neighbours import Neighbours
+from mrphys.nested_laplace import marginal
 from mrphys.simulate import over_voxels
 from mrphys.tissue import Tissue
 from mrphys.units import check_range
@@ -78,64 +80,6 @@ class Estimate(eqx.Module):
     status: Int[Array, "*voxels"]
 
 
-class FunctionModel(eqx.Module):
-    """A model given as a function of the parameters q of one voxel, a module with named fields.
-
-    averages  how often each readout is averaged; its size is the number of readouts
-    """
-
-    signal: Callable[[Any], Inexact[Array, " readouts"]]
-    averages: Float[Array, " readouts"]
-
-    def signals(self, rows, /) -> Inexact[Array, "voxels readouts"]:
-        """The signal of a row of voxels."""
-        return jax.vmap(self.signal)(rows)
-
-
-class Together(eqx.Module):
-    """Several acquisitions of one tissue, readouts one after the other."""
-
-    parts: tuple[Model, ...]
-
-    @property
-    def averages(self) -> Float[Array, " readouts"]:
-        """Of all readouts."""
-        return jnp.concatenate([part.averages for part in self.parts])
-
-    def signals(self, rows, /) -> Inexact[Array, "voxels readouts"]:
-        """Of all acquisitions."""
-        return jnp.concatenate([part.signals(rows) for part in self.parts], axis=-1)
-
-
-class Selected(eqx.Module):
-    """A model of which some readouts are kept: those at the centre of k-space, which give an image
-    its contrast.
-
-    >>> import mrphys as mr
-    >>> theta = mr.sequence.mp2rage([0.7, 2.5], [0.07, 0.09], 0.006, readouts=160, tr_s=5.0)
-    >>> Selected(theta, (80, 240)).averages.shape
-    (2,)
-    """
-
-    theta: Model
-    readouts: tuple[int, ...] = eqx.field(static=True)
-
-    def __check_init__(self):
-        count = self.theta.averages.size
-        if not self.readouts or not all(0 <= i < count for i in self.readouts):
-            expected = f"of 0 to {count - 1}"
-            raise InputError(Problem("Selected: readouts", str(self.readouts), expected))
-
-    @property
-    def averages(self) -> Float[Array, " readouts"]:
-        """Of the readouts kept."""
-        return self.theta.averages[np.asarray(self.readouts)]
-
-    def signals(self, rows, /) -> Inexact[Array, "voxels readouts"]:
-        """Of the readouts kept."""
-        return self.theta.signals(rows)[:, np.asarray(self.readouts)]
-
-
 def fit(
     theta: Model | Sequence[Model],
     x: Num[Array | np.ndarray, "*voxels readouts"] | Sequence[Num[Array | np.ndarray, "..."]],
@@ -150,6 +94,7 @@ def fit(
     start: eqx.Module | None = None,
     operator: Callable[[Array], Array] | None = None,
     prior: Mapping[str, Prior] | None = None,
+    posterior: bool = False,
     chunk: int = CHUNK,
     iterations: int = ITERATIONS,
 ) -> Estimate:
@@ -178,6 +123,11 @@ def fit(
               data of several coils, say. The voxels' shape is that of the mask or of known
     prior     of fields not linear, what differences between neighbours are like
               (`mrphys.joint.Quadratic`, `TotalVariation`); needs noise_sd
+    posterior whether voxels over whose sd the model is not straight are told by the mean and sd of
+              q rather than the most probable q (`mrphys.nested_laplace`): T2 and B1 of echoes at
+              SNR below 50, say. Before the data any value within `bounds` is as probable, so that
+              these matter; a value at a bound, too, gets its mean and sd. Differentiable in voxels
+              that are traced or not, but several times as slow
 
     With an operator or a prior all voxels are fitted at once (`mrphys.joint`): noise_sd is one
     number, of each datum where there is an operator, whose noise is Gaussian; the sds are of the
@@ -209,6 +159,9 @@ def fit(
     """
     known = Tissue(t1_s=T1_S, t2_s=T2_S) if known is None else known
     if operator is not None or prior:
+        if posterior:
+            found = "with an operator or a prior of neighbours"
+            raise InputError(Problem("fit: posterior", found, "each voxel by itself"))
         options = {"linear": linear, "bounds": bounds, "mask": mask, "chunk": chunk}
         options |= {"iterations": iterations, "known": known}
         return _fit_image(theta, x, free, noise_sd, rician, start, operator, prior or {}, options)
@@ -254,6 +207,8 @@ def fit(
     given = Given(measured, noise, jax.tree.map(rows, fixed), wanted, used)
     model, given = _in_precision((model, given), dtype)
     found = over_voxels(eqx.Partial(fit_rows, ask), model, given, chunk)
+    if posterior and unknowns:
+        found = marginal(ask, model, given, found)
 
     def image(flat: Array, outside: float | int) -> Array:
         if chosen is not None:

@@ -276,6 +276,7 @@ def _fit(plan: Plan, x: np.ndarray, taken: np.ndarray, noise_sd, rician=None) ->
         known=_rows(plan, taken),
         bounds=plan.bounds,
         rician=rician,
+        posterior=plan.posterior,
     )
 
 

@@ -80,7 +80,8 @@ class Given(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Values and sds in the order unknowns, amplitudes; phases of complex amplitudes."""
+    """Values and sds in the order unknowns, amplitudes; phases of complex amplitudes; the unknowns
+    where each search ended, also in vain, and what they leave over."""
 
     values: tuple[Float[Array, " voxels"], ...]
     sds: tuple[Float[Array, " voxels"], ...]
@@ -88,6 +89,8 @@ class Found(NamedTuple):
     residual: Float[Array, " voxels"]
     noise_sd: Float[Array, " voxels"]
     status: Array
+    reached: tuple[Float[Array, " voxels"], ...]
+    left: Float[Array, " voxels"]
 
 
 def with_fields(q: eqx.Module, names: tuple[str, ...], values) -> eqx.Module:
@@ -426,18 +429,17 @@ def _block_solve(linear: Callable[[Array], Array], right: Array) -> Array:
     return jnp.stack(solve(matrix, list(right)))
 
 
-def _linearised(found: _Optimum) -> tuple[Rows, list[Rows]]:
-    """What is expected at the optimum, and its derivative in each coordinate."""
-    chunk, count = found.chunk, len(found.chunk.ask.unknowns)
-    parts, slopes = chunk.slopes([*found.v[:count]])
-    if not chunk.ask.amplitudes:
+def linearised(
+    ask: Question, amplitudes: Vector, parts: list[Rows], slopes: list[list[Rows]]
+) -> tuple[Rows, list[Rows]]:
+    """What is expected of amplitudes and `Chunk.slopes`, and its derivative in each coordinate."""
+    if not ask.amplitudes:
         return parts[0], [slope[0] for slope in slopes]
-    amplitudes = chunk.amplitudes([*found.v[count:]])
     moves = [combined(amplitudes, slope) for slope in slopes]
     expected = combined(amplitudes, parts)
-    if chunk.ask.data == "real":
+    if ask.data == "real":
         return expected, moves + parts
-    if chunk.ask.data == "magnitude":
+    if ask.data == "magnitude":
         return expected, [*moves, expected]
     for k in range(0, len(parts), 2):
         re, im = combined(amplitudes[k : k + 2], parts[k : k + 2])
@@ -463,12 +465,13 @@ def _residual(found: _Optimum, expected: Rows, noise_known: bool) -> Array:
 
 def _described(found: _Optimum, noise: Array | None) -> Found:
     chunk, v, ask = found.chunk, found.v, found.chunk.ask
-    expected, slopes = _linearised(found)
+    parts, slopes = chunk.slopes([*v[: len(ask.unknowns)]])
+    expected, slopes = linearised(ask, chunk.amplitudes([*v[len(ask.unknowns) :]]), parts, slopes)
     residual = _residual(found, expected, noise is not None)
     noise = residual if noise is None else noise
     deviations = _deviations(ask, expected, slopes, noise / chunk.unit)
     arrived = _arrived(found, deviations)
-    at, values, sizes, widest = _values(chunk, v)
+    at, values, sizes, widest = values_and_slopes(chunk, v)
     sds, hidden = [], jnp.zeros(chunk.unit.shape, bool)
     lost = (found.status == FAILED) | ~arrived
     for i, size, limit in zip(at, sizes, widest, strict=True):
@@ -486,10 +489,11 @@ def _described(found: _Optimum, noise: Array | None) -> Found:
 
     phases = [v[i + 1] for i in at[len(ask.unknowns) :]] if ask.data == "complex" else []
     kept, sd = told((residual, noise))
-    return Found(told(values), tuple(sds), told(phases), kept, sd, status)
+    reached = tuple(values[: len(ask.unknowns)])
+    return Found(told(values), tuple(sds), told(phases), kept, sd, status, reached, residual)
 
 
-def _values(chunk: Chunk, v: Array) -> tuple[list[int], Vector, Vector, Vector]:
+def values_and_slopes(chunk: Chunk, v: Array) -> tuple[list[int], Vector, Vector, Vector]:
     """Of unknowns and amplitudes: which coordinate of v, the value, its derivative in it, and the
     sd from which it is not determined."""
     ask, count = chunk.ask, len(chunk.ask.unknowns)

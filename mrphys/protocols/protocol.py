@@ -40,6 +40,7 @@ class Plan(NamedTuple):
     lacking   voxels it cannot be for, by what they are without
     whole     what is done last, to whole maps by field: of (values, sds, where these stand)
     ratio     whether data are a ratio of signals: of any sign, and not near 0 where there is air
+    posterior whether its values are means, where they are not straight over an sd
     noise     finds the noise of (images, where to fit) and says where, or None: for such data
     """
 
@@ -54,6 +55,7 @@ class Plan(NamedTuple):
     lacking: Mapping[str, np.ndarray] = MappingProxyType({})
     whole: Callable[[dict, dict, np.ndarray], dict] | None = None
     ratio: bool = False
+    posterior: bool = False
     noise: Callable[[np.ndarray, np.ndarray], tuple[float, str] | None] | None = None
 
 

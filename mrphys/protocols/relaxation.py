@@ -110,7 +110,7 @@ def _epg(series: Series) -> Plan:
         flip = min(series.one("FlipAngle"), 180.0)
     theta = sequence.spin_echo_train(np.full(times.size, np.deg2rad(flip)), spacing)
     bounds = {"b1": (0.4, 180.0 / flip)}
-    return Plan(theta, ("t2_s", "b1", "m0"), series, water(), bounds)
+    return Plan(theta, ("t2_s", "b1", "m0"), series, water(), bounds, posterior=True)
 
 
 def _megre(series: Series) -> Plan:
