@@ -7,13 +7,7 @@ from scipy.optimize import nnls
 import mrphys as mr
 from mrphys import InputError
 from mrphys.noise import complex_gaussian
-from mrphys.t2_spectrum import (
-    AT_BOUNDARY,
-    CONVERGED,
-    FAILED,
-    MASKED,
-    fit_t2_spectrum,
-)
+from mrphys.t2_spectrum import CONVERGED, FAILED, ILL_DETERMINED, MASKED, fit_t2_spectrum
 from tests.laws import check_gradient
 
 THETA = mr.sequence.spin_echo_train(np.full(24, np.pi), 0.01)
@@ -35,6 +29,11 @@ def fitted(y, noise_sd=None, **options):
     return fit_t2_spectrum(THETA, y, noise_sd, **({"b1": B1, "t2_s": T2_S} | options))
 
 
+def share_below(est):
+    part = np.asarray(est.spectrum)
+    return part[:, T2_S < 0.04].sum(axis=-1) / part.sum(axis=-1)
+
+
 def test_it_is_what_scipy_finds_at_the_weight_that_chi_square_wants():
     y = np.abs(complex_gaussian(THETA, X, 0.01, jax.random.key(0)))
     est = fitted(jnp.asarray(y))
@@ -50,7 +49,6 @@ def test_it_is_what_scipy_finds_at_the_weight_that_chi_square_wants():
         s = nnls(tall, np.concatenate([y[i], np.zeros(20)]))[0]
         np.testing.assert_allclose(est.spectrum[i], s, atol=0.02)
         np.testing.assert_allclose(((basis @ s - y[i]) ** 2).sum() / free, 1.02, atol=5e-3)
-        np.testing.assert_allclose(est.fast[i], s[T2_S < 0.04].sum() / s.sum(), atol=0.01)
 
 
 @pytest.mark.core
@@ -58,20 +56,22 @@ def test_the_share_that_decays_fast_is_found_and_its_spread_told():
     y = jnp.abs(complex_gaussian(THETA, X, 1 / 150, jax.random.key(1)))
     est = fitted(y)
     np.testing.assert_allclose(np.sqrt(np.mean(np.square(est.noise_sd))), 1 / 150, rtol=0.06)
-    good = np.asarray(est.status) == CONVERGED
-    assert good.mean() > 0.95
-    error = (np.asarray(est.fast) - FAST)[good]
+    assert (np.asarray(est.status) == CONVERGED).all()
     # Regularisation draws the fast part to the slow one.
-    assert -0.06 < error.mean() < 0.01
-    np.testing.assert_allclose((error - error.mean()).std(), np.median(est.fast_sd), rtol=0.2)
-    np.testing.assert_allclose(est.spectrum.sum(axis=-1)[good], 1.0, atol=0.1)
+    assert -0.06 < (share_below(est) - FAST).mean() < 0.01
+    error = np.asarray(est.fast) - FAST
+    assert abs(error.mean()) < np.median(est.fast_sd)
+    # Shares and T2 of these voxels vary less than the posterior knows.
+    assert 0.5 < error.std() / np.median(est.fast_sd) < 1.05
+    np.testing.assert_allclose(est.spectrum.sum(axis=-1), 1.0, atol=0.1)
     np.testing.assert_allclose(np.median(est.mean_t2_s), 0.078, rtol=0.06)
 
 
 def test_stimulated_echoes_must_be_counted():
     naive = fitted(jnp.abs(X), b1=1.0)
     aware = fitted(jnp.abs(X))
-    off = [np.abs(np.asarray(est.fast) - FAST).mean() for est in (naive, aware)]
+    shares = [share_below(est) for est in (naive, aware)]
+    off = [np.abs(fast - FAST).mean() for fast in shares]
     assert off[0] > 3 * off[1] and off[1] < 0.03
 
 
@@ -80,12 +80,11 @@ def test_derivatives_are_right():
 
     def f(y):
         est = fitted(y, 0.01, b1=1.0)
-        return est.spectrum, est.fast, est.fast_sd, est.mean_t2_s
+        return est.spectrum, est.mean_t2_s
 
     # The weight does not move with the data in derivatives, and by halvings in differences.
     jacobian = jax.jvp(f, (y,), (y,))[1]
     np.testing.assert_allclose(jacobian[0], f(y)[0], rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(jacobian[1], 0.0, atol=1e-7)
     check_gradient(lambda y: f(y)[:2], y, scale=1e-4, rtol=1e-4, atol=1e-4, directions=3)
 
 
@@ -95,9 +94,12 @@ def test_a_voxel_says_what_became_of_it():
     slow = signals(np.zeros(VOXELS))[4]
     y = y.at[4].set(jnp.abs(slow))
     est = fitted(y, 0.01, mask=np.arange(VOXELS) != 3)
-    expected = [CONVERGED, FAILED, FAILED, MASKED, AT_BOUNDARY]
+    expected = [CONVERGED, FAILED, FAILED, MASKED, CONVERGED]
     np.testing.assert_array_equal(est.status[:5], expected)
-    assert np.isinf(est.fast_sd[1:5]).all() and np.isfinite(est.fast).all()
+    assert np.isinf(est.fast_sd[1:4]).all() and np.isfinite(est.fast).all()
+    assert est.fast[4] < 2 * est.fast_sd[4] < 0.1
+    silent = fitted(y[:1], 3.0, b1=1.0)
+    assert silent.status[0] == ILL_DETERMINED and np.isinf(silent.fast_sd[0])
 
 
 def test_bad_input_is_refused():
@@ -109,6 +111,7 @@ def test_bad_input_is_refused():
         ("per cent", {"b1": 90.0}),
         ("milliseconds", {"t2_s": [10.0, 2000.0]}),
         ("each above the last", {"t2_s": [0.1, 0.01]}),
+        ("short_s below long_s below", {"short_s": 0.3}),
         ("the rise given alone", {"chi2": 0.02}),
         ("noise_sd", {"noise_sd": 0.0}),
     ):
