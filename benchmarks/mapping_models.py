@@ -6,6 +6,7 @@ fitted, and what is scored. Tissues are drawn evenly from ranges of brain and bo
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
@@ -148,7 +149,7 @@ def spectrum(voxels: int) -> Case:
     shares = np.random.default_rng(3).dirichlet(np.ones(3), voxels)
     edges = np.log([0.01, 0.04, 0.2, 2.0])
     names = ("short_s", "middle_s", "long_s")
-    few = drawn(voxels, **dict(zip(names, zip(edges[:-1], edges[1:], strict=True), strict=True)))
+    few = drawn(voxels, **dict(zip(names, pairwise(edges), strict=True)))
     fields = (shares[:, 0], shares[:, 2], *(np.exp(few[name]) for name in names))
     q = Pools(*(jnp.asarray(field, jnp.float32) for field in fields))
     return _echoes(q)

@@ -38,9 +38,9 @@ class T2Spectrum(eqx.Module):
     """Spectra and how far to trust them.
 
     t2_s        T2 of each part;  spectrum (..., t2), its sum the signal's amplitude
-    fast, fast_sd  mean and sd of the share of T2 below `short_s`, the myelin water fraction of white
-                matter, given the data: of three pools (`mrphys.water_pools`), not of the spectrum,
-                which regularisation draws together and whose share is its sum below `short_s`
+    fast, fast_sd  mean and sd of the share of T2 below `short_s`, the myelin water fraction of
+                white matter, given the data: of three pools (`mrphys.water_pools`), not of the
+                spectrum, which regularisation draws together and whose share is its sum there
     mean_t2_s   geometric mean of the spectrum above `short_s`; 0 where there is none
     weight      µ of the regularisation, relative to the basis' greatest singular value
     residual    sd of what is left over, in the signal's units, for the readouts that a fit without

@@ -63,7 +63,7 @@ class _Points(NamedTuple):
 
 @lru_cache
 def _points() -> _Points:
-    sobol = qmc.Sobol(7, seed=0).random(POINTS)
+    sobol = qmc.Sobol(7, rng=0).random(POINTS)
     normal = norm.ppf(sobol[:, :3])
     heavy = normal * np.sqrt(TAIL / (2 * gammaincinv(TAIL / 2, sobol[:, 3:4])))
     log_density = -(TAIL + 3) / 2 * np.log1p((heavy**2).sum(axis=1) / TAIL)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +60,7 @@ def test_it_is_the_sum_over_everything_there_may_be(snr, shares):
     count = 24
     grids = [
         np.exp(np.log(low) + (np.log(high) - np.log(low)) * (np.arange(count) + 0.5) / count)
-        for low, high in zip(EDGES_S[:-1], EDGES_S[1:], strict=True)
+        for low, high in pairwise(EDGES_S)
     ]
     decays = [np.exp(-TE_S[:, None] / grid) for grid in grids]
     rng, logs, means, squares = np.random.default_rng(2), [], [], []
