@@ -96,7 +96,8 @@ def marginal(ask: Question, theta: Model, given: Given, found: Found) -> Found:
         if index.size == 0:
             return found
         # So many that few sizes are compiled.
-        size = FEWEST * 2 ** int(np.ceil(np.log2(max(index.size / FEWEST, 1.0))))
+        quarter = FEWEST * 2 ** max(int(np.log2(index.size / FEWEST)) - 2, 0)
+        size = quarter * int(np.ceil(index.size / quarter))
         index = np.concatenate([index, np.full(size - index.size, index[0])])
     some = jax.tree.map(lambda leaf: leaf[index], given)
     told = over_voxels(eqx.Partial(integrate, ask), theta, some, SUMMED)
