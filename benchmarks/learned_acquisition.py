@@ -1,0 +1,312 @@
+"""Learned patterns beside random ones of variable density and equispaced ones, on heads never seen.
+
+    python benchmarks/learned_acquisition.py --study lines
+    python benchmarks/learned_acquisition.py --table
+
+Every arm has its own networks, alike and trained alike: five seeds at once, each with its own start
+and data; scans of 4 coils, noise of sd 0.02 where mean |x|² = 1. Checkpoints are in FOLDER, and a
+run that was stopped goes on. Measured on 24 heads of test slices: of each arm the mean over seeds,
+and what it gains over the others, seed by seed, with 95 % intervals (Student, n - 1).
+
+lines, points     one of four taken: equispaced, variable density (a pattern drawn anew for every
+                  scan), separate (the pattern learned for the finished network of before), greedy
+                  (for least squares; then a network), joint
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from scipy import stats
+
+import learn
+from learn import reconstruction as lr
+from learn import sampling as ls
+from learn import seeds
+
+COILS, NOISE_SD, ACCELERATION = 4, 0.02, 4
+TRAINING, HEADS, BATCH = 256, 24, 2
+RATE, PATTERN_RATE = 3e-3, 0.03
+STEPS = {64: 250, 128: 250}
+METRICS = ("psnr", "ssim", "nmse")
+
+
+class Asked:
+    """Size, seeds, steps and folder of a run."""
+
+    def __init__(self, study: str, size: int, count: int, steps: int | None, folder: Path):
+        self.size, self.count = size, count
+        self.steps = steps or STEPS.get(size, 250)
+        self.folder = folder / f"{study}_{size}"
+        self.seconds: dict[str, float] = {}
+
+    def images(self, role: Any, count: int, key: Any) -> Any:
+        of = lr.atlas(self.size, role)
+        draw = jax.jit(jax.vmap(partial(lr.draw_image, of)))
+        return jnp.concatenate([draw(k) for k in jnp.split(jax.random.split(key, count), 8)])
+
+    def trained(
+        self, arm: str, nets: Any, loss: Callable, data: Callable, *, frozen: bool = False
+    ) -> Any:
+        """A network of each seed; of frozen ones only the acquisition."""
+        rate = partial(optax.warmup_cosine_decay_schedule, 0.0, warmup_steps=min(10, self.steps // 2))
+        parts = {
+            "net": optax.set_to_zero()
+            if frozen
+            else optax.adam(rate(peak_value=RATE, decay_steps=self.steps, end_value=RATE / 30)),
+            "sampling": optax.adam(
+                rate(peak_value=PATTERN_RATE, decay_steps=self.steps, end_value=PATTERN_RATE / 30)
+            ),
+        }
+
+        def labels(params: Any) -> Any:
+            return jax.tree_util.tree_map_with_path(
+                lambda path, _: "sampling" if "sampling" in jax.tree_util.keystr(path) else "net",
+                params,
+            )
+
+        def total(net: Any, batch: Any, key: Any) -> Any:
+            return jnp.sum(
+                seeds.of_each(loss, net, batch, jax.random.split(key, self.count))
+            )
+
+        started = time.perf_counter()
+
+        def told(step: int, of: int, value: float) -> None:
+            now = time.perf_counter() - started
+            print(f"{arm} {step}/{of}  loss {value / self.count:.4f}  {now:.0f} s", flush=True)
+
+        made = learn.train(
+            seeds.stack(nets), total, data, optax.multi_transform(parts, labels), self.steps,
+            every=50, folder=self.folder / arm, log=self.folder / f"{arm}.csv", progress=told,
+            key=jax.random.key(7),
+        )  # fmt: skip
+        self.seconds[arm] = time.perf_counter() - started
+        return made.net
+
+    def batches(self) -> Callable:
+        """Scans of all samples, of every seed its own."""
+        bank = self.images("train", TRAINING, jax.random.key(0))
+
+        @jax.jit
+        def data(key: Any) -> Any:
+            which, scan = jax.random.split(key)
+            at = jax.random.randint(which, (self.count, BATCH), 0, TRAINING)
+            each = jax.random.split(scan, (self.count, BATCH))
+            return jax.vmap(jax.vmap(lambda i, k: all_samples(bank[i], k)))(at, each)
+
+        return data
+
+    def test_scans(self) -> Any:
+        x = self.images("test", HEADS, jax.random.key(3))
+        return jax.vmap(all_samples)(x, jax.random.split(jax.random.key(4), HEADS))
+
+
+def all_samples(x: Any, key: Any) -> lr.Scan:
+    return lr.draw_scan(
+        x, key, coils=COILS, accelerations=(1.0,), noise_sd=(NOISE_SD, NOISE_SD)
+    )
+
+
+def network(seed: int) -> Any:
+    return lr.MoDL(6, 2, 2, 6, rngs=nnx.Rngs(seed))
+
+
+def scores(net: Any, judged: Callable) -> dict[str, list[list[float]]]:
+    """judged(network, i) of each test head and seed, by metric: (seeds, heads)."""
+
+    @nnx.jit
+    def each(net: Any) -> Any:
+        return seeds.of_each(
+            lambda one: jax.lax.map(lambda i: judged(one, i), jnp.arange(HEADS)), net
+        )
+
+    return {name: np.asarray(values).tolist() for name, values in each(net).items()}
+
+
+# ---- lines and points ----
+
+
+def cartesian(asked: Asked, kind: Any) -> dict[str, dict]:
+    shape = ls.shape_of(asked.size, kind)
+    count = round(np.prod(shape) / ACCELERATION)
+    data, test = asked.batches(), asked.test_scans()
+    keys = jax.random.split(jax.random.key(11), asked.count)
+    found, patterns = {}, {}
+
+    def with_patterns(draw: Callable) -> Callable:
+        """The loss of scans each by draw(network, key)."""
+
+        def loss(net: Any, scans: Any, key: Any) -> Any:
+            def one(scan: Any, key: Any) -> Any:
+                seen = ls.chosen(scan, draw(net, key))
+                return lr.normalised_distance(net.net(seen.A, seen.y), scan.x)
+
+            return jnp.mean(jax.vmap(one)(scans, jax.random.split(key, BATCH)))
+
+        return loss
+
+    def judge(name: str, net: Any, draw: Callable) -> None:
+        def one(net: Any, i: Any) -> Any:
+            scan = jax.tree.map(lambda leaf: leaf[i], test)
+            seen = ls.chosen(scan, draw(net, jax.random.fold_in(jax.random.key(5), i)))
+            return lr.all_metrics(net.net(seen.A, seen.y), scan.x)
+
+        found[name] = scores(net, one)
+        print(name, {key: round(float(np.mean(found[name][key])), 4) for key in METRICS}, flush=True)
+
+    def relaxed(seed: int) -> Any:
+        return ls.Relaxed(shape, count, key=keys[seed])
+
+    each = range(asked.count)
+    starts = [ls.Joint(relaxed(i), network(i)) for i in each]
+    joint = asked.trained("joint", starts, ls.joint_loss, data)
+    judge("joint", joint, lambda net, key: net.sampling.pattern())
+    patterns["joint"] = [one.sampling.pattern() for one in seeds.unstack(joint)]
+
+    drawn = lambda net, key: ls.variable_density(shape, count, key)  # noqa: E731
+    random = asked.trained("variable density", starts, with_patterns(drawn), data)
+    judge("variable density", random, drawn)
+    patterns["variable density"] = [drawn(None, key) for key in keys]
+
+    even = lambda net, key: ls.equispaced(shape, count)  # noqa: E731
+    regular = asked.trained("equispaced", starts, with_patterns(even), data)
+    judge("equispaced", regular, even)
+    patterns["equispaced"] = [even(None, None)]
+
+    fixed = [ls.Joint(relaxed(i), one.net) for i, one in enumerate(seeds.unstack(random))]
+    separate = asked.trained("separate", fixed, ls.joint_loss, data, frozen=True)
+    judge("separate", separate, lambda net, key: net.sampling.pattern())
+    patterns["separate"] = [one.sampling.pattern() for one in seeds.unstack(separate)]
+
+    if kind == "lines":
+        grown = [grow(asked, shape, count, i) for i in each]
+        held = [Held(mask, one.net) for mask, one in zip(grown, starts, strict=True)]
+        kept = lambda net, key: net.mask[...] > 0  # noqa: E731
+        judge("greedy", asked.trained("greedy", held, with_patterns(kept), data), kept)
+        patterns["greedy"] = grown
+    np.savez(
+        asked.folder / "patterns.npz", **{k: np.stack(masks) for k, masks in patterns.items()}
+    )
+    return found
+
+
+class Held(nnx.Module):
+    """A network beside a pattern that stays."""
+
+    def __init__(self, mask: Any, net: nnx.Module):
+        self.mask, self.net = nnx.Variable(mask.astype(float)), net
+
+
+def grow(asked: Asked, shape: Any, count: int, seed: int) -> Any:
+    """For least squares of eight heads."""
+    keep = asked.folder / f"greedy_{seed}.npy"
+    if keep.exists():
+        return jnp.asarray(np.load(keep))
+    x = asked.images("train", 8, jax.random.key(100 + seed))
+    scans = jax.vmap(all_samples)(x, jax.random.split(jax.random.key(200 + seed), 8))
+
+    def loss(w: Any) -> Any:
+        def one(scan: Any) -> Any:
+            A = ls.chosen(scan, w).A
+            normal = A.normal
+            z = lr.conjugate_gradients(lambda v: normal(v) + 0.01 * v, A.H(scan.y), 8)
+            return lr.normalised_distance(z, scan.x)
+
+        return jnp.mean(jax.vmap(one)(scans))
+
+    def told(done: int, of: int, value: float) -> None:
+        print(f"greedy {seed}: {done}/{of}  {value:.4f}", flush=True)
+
+    made = ls.greedy(loss, ls.centre_of(shape), count, chunk=4, progress=told)
+    np.save(keep, made.pattern)
+    return made.pattern
+
+
+STUDIES: dict[str, Callable[[Asked], dict[str, dict]]] = {
+    "lines": partial(cartesian, kind="lines"),
+    "points": partial(cartesian, kind="points"),
+}
+
+
+def interval(values: np.ndarray) -> dict[str, float]:
+    """The mean over seeds and half of its 95 % interval."""
+    half = np.nan
+    if values.size > 1:
+        half = stats.t.ppf(0.975, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
+    return {"mean": float(values.mean()), "half95": float(half)}
+
+
+def summary(found: dict[str, dict]) -> list[dict]:
+    """Of every arm its scores, and what it gains over each other, paired by seed."""
+    means = {
+        arm: {key: np.mean(by[key], axis=1) for key in METRICS if key in by}
+        for arm, by in found.items()
+    }
+    rows = []
+    for arm, by in means.items():
+        row = {"arm": arm, **{key: interval(values) for key, values in by.items()}}
+        row["gain"] = {
+            other: {key: interval(by[key] - theirs[key]) for key in by}
+            for other, theirs in means.items()
+            if other != arm
+        }
+        rows.append(row)
+    return rows
+
+
+def told(path: Path) -> str:
+    record = json.loads(path.read_text())
+    lines = [f"{path.parent.name}: {record['seeds']} seeds, {record['steps']} steps, seconds "
+             + ", ".join(f"{arm} {s:.0f}" for arm, s in record["seconds"].items())]  # fmt: skip
+    for row in record["rows"]:
+        line = f"  {row['arm']:17s}"
+        for key, digits in (("psnr", 2), ("ssim", 4), ("nmse", 4)):
+            if key in row:
+                line += f"  {key} {row[key]['mean']:.{digits}f}"
+        lines.append(line)
+        for other, gain in row["gain"].items():
+            first = next(iter(gain))
+            v = gain[first]
+            lines.append(f"      over {other:17s} {first} {v['mean']:+.3f} ± {v['half95']:.3f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--study", choices=list(STUDIES))
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--seeds", type=int, help="5 at 64, 1 above")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--folder", type=Path, default=Path("results/learned_acquisition"))
+    parser.add_argument("--table", action="store_true", help="what has been measured")
+    given = parser.parse_args()
+    if given.table:
+        for path in sorted(given.folder.glob("*/found.json")):
+            print(told(path))
+        return
+    if given.study is None:
+        parser.error("--study or --table")
+    count = given.seeds or (5 if given.size <= 64 else 1)
+    asked = Asked(given.study, given.size, count, given.steps, given.folder)
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    found = STUDIES[given.study](asked)
+    record = {
+        "seeds": count, "steps": asked.steps, "seconds": asked.seconds, "rows": summary(found),
+        "scores": found,
+    }  # fmt: skip
+    (asked.folder / "found.json").write_text(json.dumps(record))
+    print(told(asked.folder / "found.json"))
+
+
+if __name__ == "__main__":
+    main()

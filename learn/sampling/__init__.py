@@ -1,0 +1,30 @@
+"""φ learned: which samples to take, for images of a kind and a reconstruction.
+
+baselines     variable_density, equispaced    lines (1, n) or points (n, n), exactly so many
+selection     greedy                          one sample after the other, for any loss of a pattern
+relaxation    Relaxed, Joint, joint_loss      chances with a budget; with a network at once
+operators     Chosen, chosen                  A of a pattern, differentiable in each sample
+
+Learned by `learn.train(joint, joint_loss, scans, ...)` of scans of all samples.
+"""
+
+from learn.sampling.chosen import Chosen, chosen
+from learn.sampling.greedy import Greedy, greedy
+from learn.sampling.patterns import centre_of, equispaced, shape_of, variable_density
+from learn.sampling.relaxed import Joint, Relaxed, joint_loss, straight_through, with_budget
+
+__all__ = [
+    "Chosen",
+    "Greedy",
+    "Joint",
+    "Relaxed",
+    "centre_of",
+    "chosen",
+    "equispaced",
+    "greedy",
+    "joint_loss",
+    "shape_of",
+    "straight_through",
+    "variable_density",
+    "with_budget",
+]
