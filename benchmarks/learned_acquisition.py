@@ -5,12 +5,15 @@
 
 Every arm has its own networks, alike and trained alike: five seeds at once, each with its own start
 and data; scans of 4 coils, noise of sd 0.02 where mean |x|² = 1. Checkpoints are in FOLDER, and a
-run that was stopped goes on. Measured on 24 heads of test slices: of each arm the mean over seeds,
+run that was stopped goes on. Measured on 16 heads of test slices: of each arm the mean over seeds,
 and what it gains over the others, seed by seed, with 95 % intervals (Student, n - 1).
 
 lines, points     one of four taken: equispaced, variable density (a pattern drawn anew for every
                   scan), separate (the pattern learned for the finished network of before), greedy
                   (for least squares; then a network), joint
+trajectories      8 shots of 1 ms: spokes, even (equispaced) and at random angles (variable density),
+                  spiral of variable density, B-splines learned (joint), or learned for the network
+                  of even spokes (separate); within 40 mT/m and 150 T/m/s
 """
 
 import argparse
@@ -29,14 +32,15 @@ from flax import nnx
 from scipy import stats
 
 import learn
+import mrphys as mr
 from learn import reconstruction as lr
 from learn import sampling as ls
 from learn import seeds
 
 COILS, NOISE_SD, ACCELERATION = 4, 0.02, 4
-TRAINING, HEADS, BATCH = 256, 24, 2
+TRAINING, HEADS, BATCH = 256, 16, 2
 RATE, PATTERN_RATE = 3e-3, 0.03
-STEPS = {64: 250, 128: 250}
+STEPS = {"lines": 150, "points": 100, "trajectories": 100}
 METRICS = ("psnr", "ssim", "nmse")
 
 
@@ -45,7 +49,7 @@ class Asked:
 
     def __init__(self, study: str, size: int, count: int, steps: int | None, folder: Path):
         self.size, self.count = size, count
-        self.steps = steps or STEPS.get(size, 250)
+        self.steps = steps or STEPS[study]
         self.folder = folder / f"{study}_{size}"
         self.seconds: dict[str, float] = {}
 
@@ -232,9 +236,92 @@ def grow(asked: Asked, shape: Any, count: int, seed: int) -> Any:
     return made.pattern
 
 
+# ---- trajectories ----
+
+SHOTS, SAMPLES, FOV, DWELL_S = 8, 256, (240.0, 240.0), 4e-6
+
+
+def trajectories(asked: Asked) -> dict[str, dict]:
+    """Eight shots of 1 ms."""
+    n, each = asked.size, range(asked.count)
+    data, test = asked.batches(), asked.test_scans()
+    found, kept = {}, {}
+
+    def begun(seed: int, net: Any) -> Any:
+        return ls.Along(ls.Curves(spokes(n, "uniform"), 24, n, FOV, DWELL_S), net)
+
+    def measured(net: Any, scans: Any, key: Any, k: Callable) -> Any:
+        def one(each: Any) -> Any:
+            seen = ls.scan_along(k(net, each[1]), *each)
+            return lr.normalised_distance(net.net(seen.A, seen.y), seen.x)
+
+        return jnp.mean(jax.lax.map(one, (scans, jax.random.split(key, BATCH))))
+
+    def judge(name: str, net: Any, k: Callable) -> None:
+        def one(net: Any, i: Any) -> Any:
+            scan = jax.tree.map(lambda leaf: leaf[i], test)
+            key = jax.random.fold_in(jax.random.key(5), i)
+            seen = ls.scan_along(k(net, key), scan, key)
+            return lr.all_metrics(net.net(seen.A, seen.y), seen.x)
+
+        found[name] = scores(net, one)
+        kept[name] = np.asarray(k(seeds.unstack(net)[0], jax.random.key(0)))
+        print(name, {key: round(float(np.mean(found[name][key])), 4) for key in METRICS}, flush=True)
+
+    own = lambda net, key: net.sampling()  # noqa: E731
+    starts = [begun(i, network(i)) for i in each]
+    learned = asked.trained("joint", starts, ls.curves_loss, data)
+    judge("joint", learned, own)
+    fixed = {
+        "equispaced": lambda net, key: spokes(n, "uniform"),
+        "variable density": lambda net, key: spokes(n, key),
+        "spiral": lambda net, key, k=spiral(n): k,
+    }
+    for name, k in fixed.items():
+        net = asked.trained(name, starts, partial(measured, k=k), data)
+        judge(name, net, k)
+        if name == "equispaced":
+            before = [begun(i, one.net) for i, one in enumerate(seeds.unstack(net))]
+    judge("separate", asked.trained("separate", before, ls.curves_loss, data, frozen=True), own)
+    for i, one in enumerate(seeds.unstack(learned)):
+        gradient, slew = mr.trajectory.Limits().largest(one.sampling(), FOV, DWELL_S)
+        print(f"joint {i}: {1e3 * gradient:.1f} mT/m, {slew:.0f} T/m/s", flush=True)
+        mr.io.write_readouts(
+            asked.folder / f"joint_{i}.seq", one.sampling(), FOV, DWELL_S, thickness_mm=5.0
+        )
+    np.savez(asked.folder / "patterns.npz", **kept)
+    return found
+
+
+def spokes(n: int, order: Any) -> Any:
+    """Even, or at random angles of a key; with room at the edge of k-space."""
+    if isinstance(order, str):
+        return 0.97 * mr.trajectory.radial(SHOTS, SAMPLES, n, order)
+    angle = jax.random.uniform(order, (SHOTS,), maxval=np.pi)
+    direction = jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
+    radius = 0.97 * (jnp.arange(SAMPLES) - SAMPLES // 2) * n / SAMPLES
+    return radius[None, :, None] * direction[:, None]
+
+
+def spiral(n: int) -> Any:
+    """Twice as dense in the middle as outside, just as dense as there is time for."""
+    low, high = 0.02, 2.0
+    for _ in range(12):
+        middle = (low * high) ** 0.5
+        k = mr.trajectory.spiral(
+            SHOTS, n, FOV[0], DWELL_S, density=lambda r, m=middle: m * (1.5 - 0.75 * r)
+        )
+        low, high = (middle, high) if k.shape[1] <= SAMPLES else (low, middle)
+        if k.shape[1] <= SAMPLES:
+            found = k
+    short = SAMPLES - found.shape[1]
+    return jnp.concatenate([found, jnp.repeat(found[:, -1:], short, axis=1)], axis=1)
+
+
 STUDIES: dict[str, Callable[[Asked], dict[str, dict]]] = {
     "lines": partial(cartesian, kind="lines"),
     "points": partial(cartesian, kind="points"),
+    "trajectories": trajectories,
 }
 
 

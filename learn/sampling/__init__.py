@@ -3,27 +3,38 @@
 baselines     variable_density, equispaced    lines (1, n) or points (n, n), exactly so many
 selection     greedy                          one sample after the other, for any loss of a pattern
 relaxation    Relaxed, Joint, joint_loss      chances with a budget; with a network at once
+prior         posterior_spread, spread_loss   for diffusion priors: samples that lie close together
+trajectories  Curves, Along, curves_loss      B-splines that gradients can play; with a network
 operators     Chosen, chosen                  A of a pattern, differentiable in each sample
 
 Learned by `learn.train(joint, joint_loss, scans, ...)` of scans of all samples.
 """
 
 from learn.sampling.chosen import Chosen, chosen
+from learn.sampling.curves import Along, Curves, curves_loss, playable, scan_along
 from learn.sampling.greedy import Greedy, greedy
 from learn.sampling.patterns import centre_of, equispaced, shape_of, variable_density
 from learn.sampling.relaxed import Joint, Relaxed, joint_loss, straight_through, with_budget
+from learn.sampling.spread import posterior_spread, spread_loss
 
 __all__ = [
+    "Along",
     "Chosen",
+    "Curves",
     "Greedy",
     "Joint",
     "Relaxed",
     "centre_of",
     "chosen",
+    "curves_loss",
     "equispaced",
     "greedy",
     "joint_loss",
+    "playable",
+    "posterior_spread",
+    "scan_along",
     "shape_of",
+    "spread_loss",
     "straight_through",
     "variable_density",
     "with_budget",

@@ -1,0 +1,56 @@
+"""The spread of a posterior known in closed form, and its derivative in the samples taken."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from learn import reconstruction as lr
+from learn import sampling as ls
+from mrphys.encoding import Encoding, fft, ifft
+from tests.laws import check_gradient
+
+N, NOISE, LAST = 8, 0.3, 0.3
+PRIOR = np.geomspace(1.5, 0.3, N)
+"""Of the real part of a line of k-space. Each is alone: of a normal prior the variance of both
+parts given data is 2 s² σ² / (w s² + σ²)."""
+W = jnp.asarray([[0, 1, 0, 1, 1, 0, 0, 1.0]])
+EVERY = Encoding.cartesian(jnp.ones((N, N)))
+
+
+def by_line(x, factor):
+    return ifft(fft(x, 2) * factor[None], 2)
+
+
+def denoise(x, sigma):
+    return by_line(x, PRIOR**2 / (PRIOR**2 + sigma**2))
+
+
+def spread(w, key):
+    keys = jax.random.split(key, 3)
+    zero = jnp.zeros((N, N)) + 0j
+    x = by_line(lr.scans.add_noise(zero, jnp.asarray(1.0), keys[0]), jnp.asarray(PRIOR))
+    y = lr.scans.add_noise(EVERY(x), jnp.asarray(NOISE), keys[1])
+    settings = {"turns": 6, "steps": 6, "largest": 10.0, "smallest": LAST, "iterations": 10}
+    return ls.posterior_spread(denoise, ls.Chosen(EVERY, w), y, x, NOISE, keys[2], **settings)
+
+
+def test_spread_is_that_of_the_normal_posterior_and_its_derivative_ranks_lines():
+    """The level in which the sampler ends, ρ = 0.3 σ, widens the data's noise to σ² + ρ². Data
+    used with a small weight bring the sample nearer by up to twice what the variance loses."""
+    both = jax.jit(jax.vmap(jax.value_and_grad(spread), (None, 0)))
+    values, slopes = both(W, jax.random.split(jax.random.key(0), 400))
+    noise, square = NOISE**2 * (1 + LAST**2), jnp.asarray(PRIOR**2)[None]
+
+    def closed(w):
+        return 2 * jnp.mean(square * noise / (w * square + noise))
+
+    value, slope = jax.value_and_grad(closed)(W)
+    np.testing.assert_allclose(values.mean(), value, rtol=0.05)
+    ratio = (slopes.mean(0) / slope)[W == 0]
+    assert np.all((ratio > 1.0) & (ratio < 2.1)), ratio
+    order = np.argsort(slopes.mean(0)[W == 0])
+    np.testing.assert_array_equal(order, np.argsort(slope[W == 0]))
+
+
+def test_derivative_of_one_sample():
+    check_gradient(lambda w: spread(w, jax.random.key(3)), W, scale=1.0, rtol=1e-5, directions=2)
