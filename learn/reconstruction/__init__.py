@@ -1,6 +1,7 @@
 """Images from data, learned; the encoding A is given with the data, never part of a network.
 
-truth       atlas, draw_image, patient_images    heads that differ, patients
+truth       atlas, draw_image, draw_spins        heads that differ: images, tissues
+            patient_images                       and patients
 data        draw_scan, draw_coils, line_mask     Scan: A, y, x, noise_sd
 networks    UNetReconstruction                   x = Aᴴy + u(Aᴴy)
             MoDL, VariationalNetwork             iterations learned
@@ -14,7 +15,7 @@ Learned by `learn.train(net, loss, data, ...)`; batches are scans with a leading
 """
 
 from learn.reconstruction import patients
-from learn.reconstruction.anatomy import Atlas, atlas, draw_image
+from learn.reconstruction.anatomy import Atlas, Spins, atlas, draw_image, draw_spins
 from learn.reconstruction.metrics import all_metrics, hfen, nmse, psnr, ssim
 from learn.reconstruction.patients import patient_images
 from learn.reconstruction.plug_and_play import plug_and_play
@@ -32,6 +33,7 @@ __all__ = [
     "MoDL",
     "Posterior",
     "Scan",
+    "Spins",
     "UNet",
     "UNetReconstruction",
     "VariationalNetwork",
@@ -42,6 +44,7 @@ __all__ = [
     "draw_coils",
     "draw_image",
     "draw_scan",
+    "draw_spins",
     "hfen",
     "judge",
     "level",

@@ -81,6 +81,35 @@ def draw_image(of: Atlas, key: PRNGKeyArray) -> Complex[Array, "size size"]:
     literature's with its spread; the contrast is a spin echo's, gradient echo's or inversion
     recovery's of random timing. What is seen is the spectrum of a grid twice as fine, cut off.
     """
+    parts, modulation, rest = _head(of, key)
+    signals = contrast(rest)
+    x = _cut_off(sum(parts[name] * signals[j] for j, name in enumerate(NAMES)) * modulation)
+    return x / jnp.sqrt(jnp.mean(jnp.abs(x) ** 2))
+
+
+class Spins(NamedTuple):
+    """What a sequence is played to: x(r) = Σ_t parts_t(r) signal(m0_t, T1_t, T2_t).
+
+    parts  how much of each voxel is a tissue of `NAMES`, with the phase and bias of its place
+    """
+
+    parts: Complex[Array, "tissues size size"]
+    m0: Float[Array, " tissues"]
+    t1_s: Float[Array, " tissues"]
+    t2_s: Float[Array, " tissues"]
+
+
+def draw_spins(of: Atlas, key: PRNGKeyArray) -> Spins:
+    """The head of `draw_image`, before a contrast is chosen, its tissues as they vary at 3 T."""
+    parts, modulation, rest = _head(of, key)
+    seen = jnp.stack([_cut_off(parts[name] * modulation) for name in NAMES])
+    return Spins(seen, *_relaxation(rest))
+
+
+def _head(
+    of: Atlas, key: PRNGKeyArray
+) -> tuple[dict[str, Image], Complex[Array, "n n"], PRNGKeyArray]:
+    """Tissues on the fine grid, what multiplies their signals, and a key for these."""
     n = of.distance.shape[-1]
     keys = iter(jax.random.split(key, 8))
     i = jax.random.randint(next(keys), (), 0, of.distance.shape[0])
@@ -90,16 +119,19 @@ def draw_image(of: Atlas, key: PRNGKeyArray) -> Complex[Array, "size size"]:
     parts: dict[str, Image] = dict(zip(MAPS, _sharper(maps[:3] / 255, next(keys)), strict=True))
     parts["adipose"] = _scalp(maps[3] / 8, next(keys))
     parts = with_lesions(parts, next(keys))
-    signals = contrast(next(keys))
+    rest = next(keys)
     bias = jnp.exp(0.15 * smooth(next(keys), n, 4))
-    seen = sum(parts[name] * signals[j] for j, name in enumerate(NAMES)) * bias
     across = (jnp.arange(n) - n / 2) / n
     turns = jax.random.normal(next(keys), (3,))
     phase = turns[0] * across[:, None] + turns[1] * across[None] + 9 * turns[2]
     phase = phase + smooth(jax.random.fold_in(key, 9), n, 4)
-    fine = fft(jax.lax.complex(seen * jnp.cos(phase), seen * jnp.sin(phase)), 2)
-    x = ifft(fine[n // 4 : 3 * n // 4, n // 4 : 3 * n // 4], 2)
-    return x / jnp.sqrt(jnp.mean(jnp.abs(x) ** 2))
+    return parts, jax.lax.complex(bias * jnp.cos(phase), bias * jnp.sin(phase)), rest
+
+
+def _cut_off(x: Complex[Array, "n n"]) -> Complex[Array, "size size"]:
+    """The inner half of the spectrum of a grid twice as fine."""
+    n = x.shape[0]
+    return ifft(fft(x, 2)[n // 4 : 3 * n // 4, n // 4 : 3 * n // 4], 2)
 
 
 def smooth(key: PRNGKeyArray, n: int, knots: int) -> Image:

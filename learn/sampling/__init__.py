@@ -5,6 +5,8 @@ selection     greedy                          one sample after the other, for an
 relaxation    Relaxed, Joint, joint_loss      chances with a budget; with a network at once
 prior         posterior_spread, spread_loss   for diffusion priors: samples that lie close together
 trajectories  Curves, Along, curves_loss      B-splines that gradients can play; with a network
+from spins    Played, Learner, image_loss,    sequence, lines and networks at once
+              map_loss
 operators     Chosen, chosen                  A of a pattern, differentiable in each sample
 
 Learned by `learn.train(joint, joint_loss, scans, ...)` of scans of all samples.
@@ -12,6 +14,7 @@ Learned by `learn.train(joint, joint_loss, scans, ...)` of scans of all samples.
 
 from learn.sampling.chosen import Chosen, chosen
 from learn.sampling.curves import Along, Curves, curves_loss, playable, scan_along
+from learn.sampling.from_spins import Learner, Played, image_loss, map_loss
 from learn.sampling.greedy import Greedy, greedy
 from learn.sampling.patterns import centre_of, equispaced, shape_of, variable_density
 from learn.sampling.relaxed import Joint, Relaxed, joint_loss, straight_through, with_budget
@@ -23,13 +26,17 @@ __all__ = [
     "Curves",
     "Greedy",
     "Joint",
+    "Learner",
+    "Played",
     "Relaxed",
     "centre_of",
     "chosen",
     "curves_loss",
     "equispaced",
     "greedy",
+    "image_loss",
     "joint_loss",
+    "map_loss",
     "playable",
     "posterior_spread",
     "scan_along",
