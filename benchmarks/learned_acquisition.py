@@ -11,9 +11,14 @@ and what it gains over the others, seed by seed, with 95 % intervals (Student, n
 lines, points     one of four taken: equispaced, variable density (a pattern drawn anew for every
                   scan), separate (the pattern learned for the finished network of before), greedy
                   (for least squares; then a network), joint
-trajectories      8 shots of 1 ms: spokes, even (equispaced) and at random angles (variable density),
-                  spiral of variable density, B-splines learned (joint), or learned for the network
-                  of even spokes (separate); within 40 mT/m and 150 T/m/s
+trajectories      8 shots of 1 ms: spokes, even (equispaced) or at random angles (variable
+                  density), spiral of variable density, B-splines learned (joint), or learned for
+                  the network of even spokes (separate); within 40 mT/m and 150 T/m/s
+spins             16 lines by 2 shots of a fast spin echo of 8 echoes, an image as of one perfect
+                  echo at 40 ms, sharp: flips of 120° and lines fixed, or both learned with the
+                  network (joint) or for it (separate), the power of the pulses no higher
+prior             lines for a denoiser, by the spread of its posterior; images by plug-and-play
+map               T2 from two images of 8 lines, early and late echoes: the error of ln T2
 """
 
 import argparse
@@ -40,8 +45,10 @@ from learn import seeds
 COILS, NOISE_SD, ACCELERATION = 4, 0.02, 4
 TRAINING, HEADS, BATCH = 256, 16, 2
 RATE, PATTERN_RATE = 3e-3, 0.03
-STEPS = {"lines": 150, "points": 100, "trajectories": 100}
-METRICS = ("psnr", "ssim", "nmse")
+PATTERN_RATES = {"trajectories": 0.05, "spins": 0.1, "map": 0.1}
+"""Of logits; of control points and lines in cycles per field of view."""
+STEPS = {"lines": 150, "points": 100, "trajectories": 80, "spins": 80, "map": 80, "prior": 60}
+METRICS = ("psnr", "ssim", "nmse", "spread", "log_t2")
 
 
 class Asked:
@@ -50,6 +57,7 @@ class Asked:
     def __init__(self, study: str, size: int, count: int, steps: int | None, folder: Path):
         self.size, self.count = size, count
         self.steps = steps or STEPS[study]
+        self.rate = PATTERN_RATES.get(study, PATTERN_RATE)
         self.folder = folder / f"{study}_{size}"
         self.seconds: dict[str, float] = {}
 
@@ -59,17 +67,17 @@ class Asked:
         return jnp.concatenate([draw(k) for k in jnp.split(jax.random.split(key, count), 8)])
 
     def trained(
-        self, arm: str, nets: Any, loss: Callable, data: Callable, *, frozen: bool = False
+        self, arm: str, nets: Any, loss: Callable, data: Callable, *, only: str | None = None
     ) -> Any:
-        """A network of each seed; of frozen ones only the acquisition."""
-        rate = partial(optax.warmup_cosine_decay_schedule, 0.0, warmup_steps=min(10, self.steps // 2))
+        """A network of each seed; `only` a part: net or sampling."""
+        rate = partial(
+            optax.warmup_cosine_decay_schedule, 0.0, warmup_steps=min(10, self.steps // 2)
+        )
         parts = {
-            "net": optax.set_to_zero()
-            if frozen
-            else optax.adam(rate(peak_value=RATE, decay_steps=self.steps, end_value=RATE / 30)),
-            "sampling": optax.adam(
-                rate(peak_value=PATTERN_RATE, decay_steps=self.steps, end_value=PATTERN_RATE / 30)
-            ),
+            part: optax.set_to_zero()
+            if only not in (None, part)
+            else optax.adam(rate(peak_value=peak, decay_steps=self.steps, end_value=peak / 30))
+            for part, peak in (("net", RATE), ("sampling", self.rate))
         }
 
         def labels(params: Any) -> Any:
@@ -79,9 +87,7 @@ class Asked:
             )
 
         def total(net: Any, batch: Any, key: Any) -> Any:
-            return jnp.sum(
-                seeds.of_each(loss, net, batch, jax.random.split(key, self.count))
-            )
+            return jnp.sum(seeds.of_each(loss, net, batch, jax.random.split(key, self.count)))
 
         started = time.perf_counter()
 
@@ -116,13 +122,11 @@ class Asked:
 
 
 def all_samples(x: Any, key: Any) -> lr.Scan:
-    return lr.draw_scan(
-        x, key, coils=COILS, accelerations=(1.0,), noise_sd=(NOISE_SD, NOISE_SD)
-    )
+    return lr.draw_scan(x, key, coils=COILS, accelerations=(1.0,), noise_sd=(NOISE_SD, NOISE_SD))
 
 
-def network(seed: int) -> Any:
-    return lr.MoDL(6, 2, 2, 6, rngs=nnx.Rngs(seed))
+def network(seed: int, width: int = 6) -> Any:
+    return lr.MoDL(width, 2, 2, 6, rngs=nnx.Rngs(seed))
 
 
 def scores(net: Any, judged: Callable) -> dict[str, list[list[float]]]:
@@ -166,7 +170,9 @@ def cartesian(asked: Asked, kind: Any) -> dict[str, dict]:
             return lr.all_metrics(net.net(seen.A, seen.y), scan.x)
 
         found[name] = scores(net, one)
-        print(name, {key: round(float(np.mean(found[name][key])), 4) for key in METRICS}, flush=True)
+        print(
+            name, {key: round(float(np.mean(v)), 4) for key, v in found[name].items()}, flush=True
+        )
 
     def relaxed(seed: int) -> Any:
         return ls.Relaxed(shape, count, key=keys[seed])
@@ -188,7 +194,7 @@ def cartesian(asked: Asked, kind: Any) -> dict[str, dict]:
     patterns["equispaced"] = [even(None, None)]
 
     fixed = [ls.Joint(relaxed(i), one.net) for i, one in enumerate(seeds.unstack(random))]
-    separate = asked.trained("separate", fixed, ls.joint_loss, data, frozen=True)
+    separate = asked.trained("separate", fixed, ls.joint_loss, data, only="sampling")
     judge("separate", separate, lambda net, key: net.sampling.pattern())
     patterns["separate"] = [one.sampling.pattern() for one in seeds.unstack(separate)]
 
@@ -198,9 +204,7 @@ def cartesian(asked: Asked, kind: Any) -> dict[str, dict]:
         kept = lambda net, key: net.mask[...] > 0  # noqa: E731
         judge("greedy", asked.trained("greedy", held, with_patterns(kept), data), kept)
         patterns["greedy"] = grown
-    np.savez(
-        asked.folder / "patterns.npz", **{k: np.stack(masks) for k, masks in patterns.items()}
-    )
+    np.savez(asked.folder / "patterns.npz", **{k: np.stack(masks) for k, masks in patterns.items()})
     return found
 
 
@@ -266,23 +270,25 @@ def trajectories(asked: Asked) -> dict[str, dict]:
 
         found[name] = scores(net, one)
         kept[name] = np.asarray(k(seeds.unstack(net)[0], jax.random.key(0)))
-        print(name, {key: round(float(np.mean(found[name][key])), 4) for key in METRICS}, flush=True)
+        print(
+            name, {key: round(float(np.mean(v)), 4) for key, v in found[name].items()}, flush=True
+        )
 
-    own = lambda net, key: net.sampling()  # noqa: E731
-    starts = [begun(i, network(i)) for i in each]
+    own, turning = lambda net, key: net.sampling(), spiral(n)
+    starts = [begun(i, network(i, 4)) for i in each]
     learned = asked.trained("joint", starts, ls.curves_loss, data)
     judge("joint", learned, own)
     fixed = {
         "equispaced": lambda net, key: spokes(n, "uniform"),
         "variable density": lambda net, key: spokes(n, key),
-        "spiral": lambda net, key, k=spiral(n): k,
+        "spiral": lambda net, key: turning,
     }
     for name, k in fixed.items():
         net = asked.trained(name, starts, partial(measured, k=k), data)
         judge(name, net, k)
         if name == "equispaced":
             before = [begun(i, one.net) for i, one in enumerate(seeds.unstack(net))]
-    judge("separate", asked.trained("separate", before, ls.curves_loss, data, frozen=True), own)
+    judge("separate", asked.trained("separate", before, ls.curves_loss, data, only="sampling"), own)
     for i, one in enumerate(seeds.unstack(learned)):
         gradient, slew = mr.trajectory.Limits().largest(one.sampling(), FOV, DWELL_S)
         print(f"joint {i}: {1e3 * gradient:.1f} mT/m, {slew:.0f} T/m/s", flush=True)
@@ -318,10 +324,184 @@ def spiral(n: int) -> Any:
     return jnp.concatenate([found, jnp.repeat(found[:, -1:], short, axis=1)], axis=1)
 
 
+# ---- from spins ----
+
+SHOTS_OF_SPINS, ECHOES, SPACING_S, TR_S = 2, 8, 0.01, 3.0
+TARGET_TE_S = 0.04
+
+
+def spins(asked: Asked, kind: Any) -> dict[str, dict]:
+    """Sixteen lines of a fast spin echo, or eight of each of two images of another."""
+    n, each = asked.size, range(asked.count)
+    train_heads, test_heads = lr.atlas(n, "train"), lr.atlas(n, "test")
+    target = mr.sequence.spin_echo_train([np.pi], TARGET_TE_S, tr_s=TR_S)
+    loss = ls.map_loss if kind == "map" else partial(ls.image_loss, target=target)
+    found, kept = {}, {}
+
+    def drawn(of: Any, key: Any) -> ls.Asked:
+        keys = jax.random.split(key, 2)
+        head = lr.draw_spins(of, keys[0])
+        size = jnp.sqrt(jnp.mean(jnp.abs(ls.target_image(target, head)) ** 2))
+        head = head._replace(parts=head.parts / size)
+        return ls.Asked(head, lr.draw_coils(COILS, n, keys[1]), jnp.asarray(NOISE_SD))
+
+    @jax.jit
+    def data(key: Any) -> Any:
+        keys = jax.random.split(key, (asked.count, BATCH))
+        return jax.vmap(jax.vmap(partial(drawn, train_heads)))(keys)
+
+    test = jax.jit(jax.vmap(partial(drawn, test_heads)))(jax.random.split(jax.random.key(3), HEADS))
+
+    def learner(seed: int, ky: Any, net: Any = None) -> Any:
+        readout = order(kind)
+        sampling = ls.Played(
+            lambda v: mr.sequence.spin_echo_train(v, SPACING_S, tr_s=TR_S),
+            np.full(ECHOES, np.deg2rad(120.0)), (np.deg2rad(10.0), np.deg2rad(180.0)),
+            ky, readout, power=ECHOES * np.deg2rad(120.1) ** 2,
+        )  # fmt: skip
+        if net is not None:
+            return ls.Learner(sampling, net.net, net.maps)
+        maps = ls.map_network(2, 8, 2, rngs=nnx.Rngs(50 + seed)) if kind == "map" else None
+        return ls.Learner(sampling, network(seed, 4), maps)
+
+    def judge(name: str, nets: Any) -> None:
+        def one(net: Any, i: Any) -> Any:
+            head, key = jax.tree.map(lambda leaf: leaf[i], test), jax.random.key(5)
+            if kind == "map":
+                return {"log_t2": -ls.map_error(net, head, jax.random.fold_in(key, i))}
+            x = net.images(head, jax.random.fold_in(key, i))[0]
+            return lr.all_metrics(x, ls.target_image(target, head.spins))
+
+        found[name] = scores(nets, one)
+        kept[f"{name} flips"] = np.stack([one.sampling.values() for one in seeds.unstack(nets)])
+        kept[f"{name} lines"] = np.stack([one.sampling.lines(n) for one in seeds.unstack(nets)])
+        print(
+            name, {key: round(float(np.mean(v)), 4) for key, v in found[name].items()}, flush=True
+        )
+
+    def random(seed: int) -> Any:
+        masks = [
+            ls.variable_density((1, n), lines, jax.random.key(1000 * seed + i))
+            for i, lines in enumerate([16] if kind == "image" else [8, 8])
+        ]
+        return arranged(masks, n)
+
+    even = arranged([ls.equispaced((1, n), 16)] if kind == "image"
+                    else [ls.equispaced((1, n), 8)] * 2, n)  # fmt: skip
+    starts = [learner(i, random(i)) for i in each]
+    judge("variable density", asked.trained("variable density", starts, loss, data, only="net"))
+    begun = [learner(i, even) for i in each]
+    fixed = asked.trained("equispaced", begun, loss, data, only="net")
+    judge("equispaced", fixed)
+    judge("joint", asked.trained("joint", begun, loss, data))
+    again = [learner(i, even, one) for i, one in enumerate(seeds.unstack(fixed))]
+    judge("separate", asked.trained("separate", again, loss, data, only="sampling"))
+    np.savez(asked.folder / "patterns.npz", **kept)
+    return found
+
+
+def order(kind: Any) -> np.ndarray:
+    """Which echo takes which line, lines from one edge of k-space to the other: two shots, or for
+    a map four, of which the first image has the early echoes."""
+    if kind == "image":
+        return np.repeat(np.arange(ECHOES), SHOTS_OF_SPINS)[None]
+    half = ECHOES // 2
+    early = np.repeat(np.arange(half), 2)
+    return np.stack([early, early + half])
+
+
+def arranged(masks: list, n: int) -> Any:
+    """k_y of patterns' lines, increasing."""
+    return np.stack([np.flatnonzero(np.asarray(mask)) - n // 2 for mask in masks]).astype(float)
+
+
+# ---- for a diffusion prior ----
+
+
+class Pattern(nnx.Module):
+    """Chances alone: the prior is not trained with them."""
+
+    def __init__(self, sampling: ls.Relaxed):
+        self.sampling = sampling
+
+
+def prior(asked: Asked) -> dict[str, dict]:
+    """Lines for one denoiser."""
+    shape = ls.shape_of(asked.size, "lines")
+    count = asked.size // ACCELERATION
+    denoiser = denoising(asked)
+    every, test, found = asked.batches(), asked.test_scans(), {}
+    keys = jax.random.split(jax.random.key(11), asked.count)
+
+    def one_scan(key: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[:, :1], every(key))
+
+    def judge(name: str, nets: Any, draw: Callable) -> None:
+        def one(net: Any, i: Any) -> Any:
+            scan = jax.tree.map(lambda leaf: leaf[i], test)
+            key = jax.random.fold_in(jax.random.key(5), i)
+            seen = ls.chosen(scan, draw(net, key))
+            x = lr.plug_and_play(
+                denoiser, seen.A, seen.y, NOISE_SD, smallest=1.5, anneal=15, hold=5, iterations=8
+            )
+            spread = ls.posterior_spread(
+                denoiser, seen.A, seen.y, scan.x, NOISE_SD, key, turns=6, largest=2.0, steps=4
+            )
+            return lr.all_metrics(x, scan.x) | {"spread": spread}
+
+        found[name] = scores(nets, one)
+        print(
+            name, {key: round(float(np.mean(v)), 4) for key, v in found[name].items()}, flush=True
+        )
+
+    def loss(net: Any, scans: Any, key: Any) -> Any:
+        return ls.spread_loss(net.sampling, scans, key, denoiser, turns=2, steps=2)
+
+    starts = [Pattern(ls.Relaxed(shape, count, key=key)) for key in keys]
+    learned = asked.trained("spread", starts, loss, one_scan)
+    judge("spread", learned, lambda net, key: net.sampling.pattern())
+    drawn = lambda net, key: ls.variable_density(shape, count, key)  # noqa: E731
+    judge("variable density", seeds.stack(starts), lambda net, key: ls.variable_density(
+        shape, count, jax.random.fold_in(key, jnp.argmax(net.sampling.u[...]))))  # fmt: skip
+    judge("equispaced", seeds.stack(starts), lambda net, key: ls.equispaced(shape, count))
+    np.savez(
+        asked.folder / "patterns.npz",
+        spread=np.stack([one.sampling.pattern() for one in seeds.unstack(learned)]),
+        equispaced=ls.equispaced(shape, count)[None],
+        **{"variable density": drawn(None, keys[0])[None]},
+    )
+    return found
+
+
+def denoising(asked: Asked) -> Any:
+    bank = asked.images("train", TRAINING, jax.random.key(0))
+    steps = 4 * asked.steps
+    rate = optax.cosine_decay_schedule(2e-3, steps, 0.03)
+
+    @jax.jit
+    def data(key: Any) -> Any:
+        return bank[jax.random.randint(key, (4,), 0, TRAINING)]
+
+    def said(step: int, of: int, value: float) -> None:
+        print(f"denoiser {step}/{of}  loss {value:.4f}", flush=True)
+
+    started = time.perf_counter()
+    net = lr.Denoiser(8, 3, rngs=nnx.Rngs(0))
+    made = learn.train(
+        net, lr.denoising_loss, data, optax.adam(rate), steps, every=50,
+        folder=asked.folder / "denoiser", progress=said, key=jax.random.key(8),
+    )  # fmt: skip
+    asked.seconds["denoiser"] = time.perf_counter() - started
+    return made.net
+
+
 STUDIES: dict[str, Callable[[Asked], dict[str, dict]]] = {
     "lines": partial(cartesian, kind="lines"),
     "points": partial(cartesian, kind="points"),
     "trajectories": trajectories,
+    "spins": partial(spins, kind="image"),
+    "prior": prior,
+    "map": partial(spins, kind="map"),
 }
 
 
@@ -357,14 +537,13 @@ def told(path: Path) -> str:
              + ", ".join(f"{arm} {s:.0f}" for arm, s in record["seconds"].items())]  # fmt: skip
     for row in record["rows"]:
         line = f"  {row['arm']:17s}"
-        for key, digits in (("psnr", 2), ("ssim", 4), ("nmse", 4)):
+        for key, digits in zip(METRICS, (2, 4, 4, 5, 4), strict=True):
             if key in row:
                 line += f"  {key} {row[key]['mean']:.{digits}f}"
         lines.append(line)
         for other, gain in row["gain"].items():
-            first = next(iter(gain))
-            v = gain[first]
-            lines.append(f"      over {other:17s} {first} {v['mean']:+.3f} ± {v['half95']:.3f}")
+            told = (f"{k} {v['mean']:+.4f} ± {v['half95']:.4f}" for k, v in gain.items())
+            lines.append(f"      over {other:17s} {',  '.join(told)}")
     return "\n".join(lines)
 
 

@@ -14,7 +14,16 @@ Learned by `learn.train(joint, joint_loss, scans, ...)` of scans of all samples.
 
 from learn.sampling.chosen import Chosen, chosen
 from learn.sampling.curves import Along, Curves, curves_loss, playable, scan_along
-from learn.sampling.from_spins import Learner, Played, image_loss, map_loss
+from learn.sampling.from_spins import (
+    Asked,
+    Learner,
+    Played,
+    image_loss,
+    map_error,
+    map_loss,
+    map_network,
+    target_image,
+)
 from learn.sampling.greedy import Greedy, greedy
 from learn.sampling.patterns import centre_of, equispaced, shape_of, variable_density
 from learn.sampling.relaxed import Joint, Relaxed, joint_loss, straight_through, with_budget
@@ -22,6 +31,7 @@ from learn.sampling.spread import posterior_spread, spread_loss
 
 __all__ = [
     "Along",
+    "Asked",
     "Chosen",
     "Curves",
     "Greedy",
@@ -36,13 +46,16 @@ __all__ = [
     "greedy",
     "image_loss",
     "joint_loss",
+    "map_error",
     "map_loss",
+    "map_network",
     "playable",
     "posterior_spread",
     "scan_along",
     "shape_of",
     "spread_loss",
     "straight_through",
+    "target_image",
     "variable_density",
     "with_budget",
 ]

@@ -82,9 +82,7 @@ class Curves(nnx.Module):
         check_count("Curves: points", points, 4)
         k = jnp.asarray(start)
         limits = limits or Limits()
-        self.limits = Limits(
-            MARGIN * limits.gradient_t_per_m, MARGIN * limits.slew_t_per_m_s
-        )
+        self.limits = Limits(MARGIN * limits.gradient_t_per_m, MARGIN * limits.slew_t_per_m_s)
         self.limits.check(k, fov_mm, dwell_s)
         self.control = nnx.Param(jnp.zeros((k.shape[0], points, k.shape[2]), k.dtype))
         self.start = nnx.Variable(k)
@@ -120,9 +118,7 @@ class Along(nnx.Module):
         self.sampling, self.net = sampling, net
 
 
-def scan_along(
-    k: Points, scan: Scan, key: PRNGKeyArray, tolerance: float = 1e-4
-) -> Scan:
+def scan_along(k: Points, scan: Scan, key: PRNGKeyArray, tolerance: float = 1e-4) -> Scan:
     """The image of a scan measured along a trajectory with its coils and noise; samples weigh as
     Nyquist would have them, so that AᴴA of the whole of k-space is about 1.
 
@@ -130,9 +126,7 @@ def scan_along(
     """
     flat = jnp.asarray(k, scan.x.real.dtype).reshape(-1, k.shape[-1])
     weight = jnp.full(flat.shape[0], (scan.x.size / flat.shape[0]) ** 0.5, flat.dtype)
-    A = Encoding.noncartesian(
-        flat, scan.A.coils, scan.x.shape, weight=weight, tolerance=tolerance
-    )
+    A = Encoding.noncartesian(flat, scan.A.coils, scan.x.shape, weight=weight, tolerance=tolerance)
     return Scan(A, add_noise(A(scan.x), scan.noise_sd, key), scan.x, scan.noise_sd)
 
 

@@ -51,9 +51,7 @@ def variable_density(
     return first(jnp.where(jnp.asarray(middle), jnp.inf, score), count)
 
 
-def equispaced(
-    shape: tuple[int, int], count: int, *, centre: float | int = CENTRE
-) -> Pattern:
+def equispaced(shape: tuple[int, int], count: int, *, centre: float | int = CENTRE) -> Pattern:
     """As evenly as the number allows, the centre whole: lines at steps rounded to the grid; points
     a lattice (every fourth is every other along both axes), what does not fill one from inside
     outwards. Raises InputError as `variable_density`.

@@ -32,13 +32,14 @@ def posterior_spread(
     steps: int = 3,
     iterations: int = 8,
 ) -> Float[Array, ""]:
-    """½ mean |x' - x|² over voxels, x' a sample of the posterior of y = A x + η: on average over x of the
-    prior and η the posterior's E|x - E x|².
+    """½ mean |x' - x|² over voxels, x' a sample of the posterior of y = A x + η: on average over x
+    of the prior and η the posterior's E|x - E x|².
 
     The truth is itself a sample of its posterior. The Gibbs sampler of
     `learn.reconstruction.sample_posterior` therefore starts at it, with nothing to forget but x
     itself: few turns, whose ρ falls from `largest` to `smallest` noise_sd, all differentiated. What
-    of x they have not forgotten makes the spread come out too small, and ρ too large.
+    of x they have not forgotten makes the spread come out too small. Where a weight of `Chosen` is
+    0 its derivative is up to twice that of the variance.
 
     Ravula et al. 2023, arXiv:2306.03284, where one step of denoising stands for the sampler.
     """
@@ -53,9 +54,7 @@ def posterior_spread(
         keys = jax.random.split(key, 3)
         delta = (sd / rho) ** 2
         b = A.H(add_noise(y, sd, keys[0])) + delta * add_noise(z, rho, keys[1])
-        made = z + solve(
-            lambda v: normal(v) + delta * v, b - normal(z) - delta * z, iterations
-        )
+        made = z + solve(lambda v: normal(v) + delta * v, b - normal(z) - delta * z, iterations)
         return reverse_diffusion(denoise, made, rho, keys[2], steps=steps, end=0.1 * last), None
 
     start, rest = jax.random.split(key)
@@ -74,8 +73,6 @@ def spread_loss(
     def one(scan: Scan, key: PRNGKeyArray) -> Float[Array, ""]:
         drawn, sampler = jax.random.split(key)
         seen = chosen(scan, sampling.draw(drawn))
-        return posterior_spread(
-            denoise, seen.A, seen.y, scan.x, scan.noise_sd, sampler, **settings
-        )
+        return posterior_spread(denoise, seen.A, seen.y, scan.x, scan.noise_sd, sampler, **settings)
 
     return jnp.mean(jax.vmap(one)(scans, jax.random.split(key, scans.noise_sd.shape[0])))

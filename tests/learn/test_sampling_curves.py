@@ -46,8 +46,14 @@ def test_whatever_is_asked_can_be_played(size):
         np.testing.assert_allclose(moved, part[:, None, None] * (asked - START), atol=1e-9)
         # as far as one of the limits, of each shot
         for shot, t in enumerate(part):
-            held = [v / most for v, most in zip(made.limits.largest(k[shot], FOV, DWELL_S),
-                    (made.limits.gradient_t_per_m, made.limits.slew_t_per_m_s), strict=True)]
+            held = [
+                v / most
+                for v, most in zip(
+                    made.limits.largest(k[shot], FOV, DWELL_S),
+                    (made.limits.gradient_t_per_m, made.limits.slew_t_per_m_s),
+                    strict=True,
+                )
+            ]
             edge = float(jnp.linalg.norm(k[shot], axis=-1).max()) / (N / 2)
             assert t == pytest.approx(1) or max(*held, edge) == pytest.approx(1, rel=1e-6)
 

@@ -146,7 +146,9 @@ def test_greedy_takes_the_best_of_all_in_every_round():
     loss = jax.jit(error(EVERY))
     found, taken = ls.greedy(loss, np.zeros((1, N), bool), 3, chunk=3), np.zeros((1, N))
     for i, value in zip(found.order, found.losses, strict=True):
-        tried = [float(loss(jnp.asarray(taken + np.eye(N)[j]))) for j in range(N) if not taken[0, j]]
+        tried = [
+            float(loss(jnp.asarray(taken + np.eye(N)[j]))) for j in range(N) if not taken[0, j]
+        ]
         taken[0, i] = 1
         assert value == pytest.approx(min(tried)) == pytest.approx(float(loss(taken)))
 
