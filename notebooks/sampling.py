@@ -91,8 +91,8 @@ print(f"greedy: {grown.losses[0]:.3f} with the first line, {grown.losses[-1]:.3f
 # ## Lines and their network
 #
 # Each line has a chance, their sum the budget; a draw is a pattern of exactly so many, through
-# which the gradient goes as if it were the chances (straight through). Chances and network go down the
-# same loss.
+# which the gradient goes as if it were the chances (straight through). Chances and network go down
+# the same loss.
 
 # %%
 batch = 2
