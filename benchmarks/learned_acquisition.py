@@ -64,7 +64,7 @@ class Asked:
     def images(self, role: Any, count: int, key: Any) -> Any:
         of = lr.atlas(self.size, role)
         draw = jax.jit(jax.vmap(partial(lr.draw_image, of)))
-        return jnp.concatenate([draw(k) for k in jnp.split(jax.random.split(key, count), 8)])
+        return jnp.concatenate([draw(k) for k in jax.random.split(key, count).reshape(-1, 8)])
 
     def trained(
         self, arm: str, nets: Any, loss: Callable, data: Callable, *, only: str | None = None

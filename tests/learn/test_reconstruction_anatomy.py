@@ -20,8 +20,15 @@ def heads():
 
 
 @pytest.fixture(scope="module")
-def drawn(heads):
-    return jax.jit(jax.vmap(partial(lr.draw_image, heads["train"])))(KEYS)
+def draw(heads):
+    """Images, and spins of the same keys."""
+    of = heads["train"]
+    return jax.jit(jax.vmap(lambda key: (lr.draw_image(of, key), lr.draw_spins(of, key))))
+
+
+@pytest.fixture(scope="module")
+def drawn(draw):
+    return draw(KEYS)[0]
 
 
 def test_roles_share_no_slice(heads):
@@ -34,12 +41,22 @@ def test_roles_share_no_slice(heads):
         assert not same.any()
 
 
-def test_images_are_of_one_size_differ_and_come_of_their_key(drawn, heads):
+def test_images_are_of_one_size_differ_and_come_of_their_key(drawn, draw):
     np.testing.assert_allclose(np.mean(np.abs(drawn) ** 2, (1, 2)), 1, rtol=1e-6)
     flat = np.abs(np.asarray(drawn)).reshape(len(KEYS), -1)
     assert np.corrcoef(flat)[np.triu_indices(len(KEYS), 1)].max() < 0.98
-    again = jax.jit(jax.vmap(partial(lr.draw_image, heads["train"])))(KEYS)
-    np.testing.assert_array_equal(again, drawn)
+    np.testing.assert_array_equal(draw(KEYS)[0], drawn)
+
+
+def test_spins_are_those_of_the_image_of_their_key(draw):
+    """An image is a sum of its tissues, by some signal each."""
+    drawn, spins = draw(KEYS)
+    for parts, x in zip(np.asarray(spins.parts), np.asarray(drawn), strict=True):
+        basis, flat = parts.reshape(len(NAMES), -1).T, x.ravel()
+        signals = np.linalg.lstsq(basis, flat, rcond=1e-8)[0]
+        np.testing.assert_allclose(basis @ signals, flat, atol=1e-9)
+        assert np.abs(signals.imag).max() < 1e-6
+    assert np.all((spins.t2_s <= spins.t1_s) & (spins.t2_s > 0))
 
 
 def test_warps_are_one_to_one():
