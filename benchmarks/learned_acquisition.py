@@ -70,20 +70,13 @@ class Asked:
         self, arm: str, nets: Any, loss: Callable, data: Callable, *, only: str | None = None
     ) -> Any:
         """A network of each seed; `only` a part: net or sampling."""
-        rate = partial(
-            optax.warmup_cosine_decay_schedule, 0.0, warmup_steps=min(10, self.steps // 2)
-        )
-        parts = {
-            part: optax.set_to_zero()
-            if only not in (None, part)
-            else optax.adam(rate(peak_value=peak, decay_steps=self.steps, end_value=peak / 30))
-            for part, peak in (("net", RATE), ("sampling", self.rate))
-        }
 
-        def labels(params: Any) -> Any:
-            return jax.tree_util.tree_map_with_path(
-                lambda path, _: "sampling" if "sampling" in jax.tree_util.keystr(path) else "net",
-                params,
+        def rate(part: str, peak: float) -> Any:
+            if only not in (None, part):
+                return optax.set_to_zero()
+            warm = min(10, self.steps // 2)
+            return optax.adam(
+                optax.warmup_cosine_decay_schedule(0.0, peak, warm, self.steps, peak / 30)
             )
 
         def total(net: Any, batch: Any, key: Any) -> Any:
@@ -95,9 +88,10 @@ class Asked:
             now = time.perf_counter() - started
             print(f"{arm} {step}/{of}  loss {value / self.count:.4f}  {now:.0f} s", flush=True)
 
+        optimiser = ls.apart(rate("sampling", self.rate), rate("net", RATE))
         made = learn.train(
-            seeds.stack(nets), total, data, optax.multi_transform(parts, labels), self.steps,
-            every=50, folder=self.folder / arm, log=self.folder / f"{arm}.csv", progress=told,
+            seeds.stack(nets), total, data, optimiser, self.steps, every=50,
+            folder=self.folder / arm, log=self.folder / f"{arm}.csv", progress=told,
             key=jax.random.key(7),
         )  # fmt: skip
         self.seconds[arm] = time.perf_counter() - started
@@ -115,6 +109,11 @@ class Asked:
             return jax.vmap(jax.vmap(lambda i, k: all_samples(bank[i], k)))(at, each)
 
         return data
+
+    def keep(self, what: dict[str, Any]) -> None:
+        """Patterns, in patterns.npz."""
+        every: dict[str, Any] = {name: np.asarray(each) for name, each in what.items()}
+        np.savez(self.folder / "patterns.npz", **every)
 
     def test_scans(self) -> Any:
         x = self.images("test", HEADS, jax.random.key(3))
@@ -204,7 +203,7 @@ def cartesian(asked: Asked, kind: Any) -> dict[str, dict]:
         kept = lambda net, key: net.mask[...] > 0  # noqa: E731
         judge("greedy", asked.trained("greedy", held, with_patterns(kept), data), kept)
         patterns["greedy"] = grown
-    np.savez(asked.folder / "patterns.npz", **{k: np.stack(masks) for k, masks in patterns.items()})
+    asked.keep(patterns)
     return found
 
 
@@ -252,7 +251,7 @@ def trajectories(asked: Asked) -> dict[str, dict]:
     found, kept = {}, {}
 
     def begun(seed: int, net: Any) -> Any:
-        return ls.Along(ls.Curves(spokes(n, "uniform"), 24, n, FOV, DWELL_S), net)
+        return ls.Along(ls.Curves(spokes(n, "even"), 24, n, FOV, DWELL_S), net)
 
     def measured(net: Any, scans: Any, key: Any, k: Callable) -> Any:
         def one(each: Any) -> Any:
@@ -279,7 +278,7 @@ def trajectories(asked: Asked) -> dict[str, dict]:
     learned = asked.trained("joint", starts, ls.curves_loss, data)
     judge("joint", learned, own)
     fixed = {
-        "equispaced": lambda net, key: spokes(n, "uniform"),
+        "equispaced": lambda net, key: spokes(n, "even"),
         "variable density": lambda net, key: spokes(n, key),
         "spiral": lambda net, key: turning,
     }
@@ -295,14 +294,14 @@ def trajectories(asked: Asked) -> dict[str, dict]:
         mr.io.write_readouts(
             asked.folder / f"joint_{i}.seq", one.sampling(), FOV, DWELL_S, thickness_mm=5.0
         )
-    np.savez(asked.folder / "patterns.npz", **kept)
+    asked.keep(kept)
     return found
 
 
 def spokes(n: int, order: Any) -> Any:
     """Even, or at random angles of a key; with room at the edge of k-space."""
     if isinstance(order, str):
-        return 0.97 * mr.trajectory.radial(SHOTS, SAMPLES, n, order)
+        return 0.97 * mr.trajectory.radial(SHOTS, SAMPLES, n)
     angle = jax.random.uniform(order, (SHOTS,), maxval=np.pi)
     direction = jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
     radius = 0.97 * (jnp.arange(SAMPLES) - SAMPLES // 2) * n / SAMPLES
@@ -396,7 +395,7 @@ def spins(asked: Asked, kind: Any) -> dict[str, dict]:
     judge("joint", asked.trained("joint", begun, loss, data))
     again = [learner(i, even, one) for i, one in enumerate(seeds.unstack(fixed))]
     judge("separate", asked.trained("separate", again, loss, data, only="sampling"))
-    np.savez(asked.folder / "patterns.npz", **kept)
+    asked.keep(kept)
     return found
 
 
@@ -460,16 +459,11 @@ def prior(asked: Asked) -> dict[str, dict]:
     starts = [Pattern(ls.Relaxed(shape, count, key=key)) for key in keys]
     learned = asked.trained("spread", starts, loss, one_scan)
     judge("spread", learned, lambda net, key: net.sampling.pattern())
-    drawn = lambda net, key: ls.variable_density(shape, count, key)  # noqa: E731
     judge("variable density", seeds.stack(starts), lambda net, key: ls.variable_density(
         shape, count, jax.random.fold_in(key, jnp.argmax(net.sampling.u[...]))))  # fmt: skip
     judge("equispaced", seeds.stack(starts), lambda net, key: ls.equispaced(shape, count))
-    np.savez(
-        asked.folder / "patterns.npz",
-        spread=np.stack([one.sampling.pattern() for one in seeds.unstack(learned)]),
-        equispaced=ls.equispaced(shape, count)[None],
-        **{"variable density": drawn(None, keys[0])[None]},
-    )
+    patterns = [one.sampling.pattern() for one in seeds.unstack(learned)]
+    asked.keep({"spread": patterns, "equispaced": [ls.equispaced(shape, count)]})
     return found
 
 

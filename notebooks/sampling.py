@@ -108,13 +108,7 @@ def data(key):
     return jax.tree.map(lambda leaf: leaf[at], scans)
 
 
-def labels(params):
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "sampling" if "sampling" in jax.tree_util.keystr(path) else "net", params
-    )
-
-
-optimiser = optax.multi_transform({"sampling": optax.adam(0.03), "net": optax.adam(3e-3)}, labels)
+optimiser = ls.apart(optax.adam(0.03), optax.adam(3e-3))
 made = learn.train(joint, ls.joint_loss, data, optimiser, STEPS, key=jax.random.key(2))
 print(f"joint: loss {made.losses[:5].mean():.3f} at first, {made.losses[-5:].mean():.3f} at last")
 learned = made.net.sampling
@@ -149,7 +143,7 @@ SHOTS, SAMPLES, FOV, DWELL_S = 4 if SMALL else 8, 128 if SMALL else 256, (240.0,
 start = 0.97 * mr.trajectory.radial(SHOTS, SAMPLES, SIZE)
 curves = ls.Curves(start, 16, SIZE, FOV, DWELL_S)
 along = ls.Along(curves, lr.MoDL(4, 1, 1, 4, rngs=nnx.Rngs(1)))
-optimiser = optax.multi_transform({"sampling": optax.adam(0.08), "net": optax.adam(3e-3)}, labels)
+optimiser = ls.apart(optax.adam(0.08), optax.adam(3e-3))
 along = learn.train(along, ls.curves_loss, data, optimiser, STEPS // 2, key=jax.random.key(4)).net
 k = along.sampling()
 gradient, slew = mr.trajectory.Limits().largest(k, FOV, DWELL_S)
@@ -203,7 +197,7 @@ def spins(key):
     return jax.vmap(one)(jax.random.split(key, batch))
 
 
-optimiser = optax.multi_transform({"sampling": optax.adam(0.1), "net": optax.adam(3e-3)}, labels)
+optimiser = ls.apart(optax.adam(0.1), optax.adam(3e-3))
 made = learn.train(
     learner, partial(ls.image_loss, target=target), spins, optimiser, STEPS // 2,
     key=jax.random.key(6),

@@ -9,9 +9,11 @@ from spins    Played, Learner, image_loss,    sequence, lines and networks at on
               map_loss
 operators     Chosen, chosen                  A of a pattern, differentiable in each sample
 
-Learned by `learn.train(joint, joint_loss, scans, ...)` of scans of all samples.
+Learned by `learn.train(joint, joint_loss, scans, apart(optax.adam(0.03), optax.adam(1e-3)), ...)`
+of scans of all samples.
 """
 
+from learn.sampling.apart import apart
 from learn.sampling.chosen import Chosen, chosen
 from learn.sampling.curves import Along, Curves, curves_loss, playable, scan_along
 from learn.sampling.from_spins import (
@@ -39,6 +41,7 @@ __all__ = [
     "Learner",
     "Played",
     "Relaxed",
+    "apart",
     "centre_of",
     "chosen",
     "curves_loss",

@@ -26,7 +26,7 @@ class Chosen(Linear):
         return self._weighed(self.every(x))
 
     def adjoint(self, y: Numbers, /) -> Complex[Array, "..."]:
-        return self.every.adjoint(self._weighed(jnp.asarray(y)))
+        return self.every.adjoint(self._weighed(y))
 
     @property
     def normal(self) -> Gram:
@@ -44,7 +44,7 @@ class Chosen(Linear):
         return self.every.axes
 
     def _weighed(self, y: Numbers) -> Complex[Array, "..."]:
-        return y * self.weight.reshape(*[1] * (y.ndim - 2), *self.weight.shape)
+        return jnp.asarray(y) * self.weight.reshape(*[1] * (y.ndim - 2), *self.weight.shape)
 
 
 def chosen(scan: Scan, weight: Float[Array, "x y"] | Bool[Array, "x y"]) -> Scan:

@@ -96,9 +96,9 @@ def test_a_map_knows_no_more_than_its_images():
     """Of one tissue a constant is right, and the error is that of the constant the network has at
     first: its last layer begins at 0."""
     parts = jnp.ones((1, N, N)) + 0j
-    alone = lr.Spins(
-        jnp.concatenate([parts] + [0 * parts] * 5), *jnp.ones((2, 6)), 0.04 * jnp.ones(6)
-    )
+    ones = jnp.ones(6)
+    every = jnp.concatenate([parts] + [0 * parts] * 5)
+    alone = lr.Spins(every, ones, ones, 0.04 * ones)
     maps = fs.map_network(1, 4, 1, rngs=nnx.Rngs(0))
 
     class Back(nnx.Module):

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from learn import reconstruction as lr
 from learn import sampling as ls
+from learn.reconstruction.scans import add_noise
 from mrphys.encoding import Encoding, fft, ifft
 from tests.laws import check_gradient
 
@@ -28,8 +28,8 @@ def denoise(x, sigma):
 def spread(w, key):
     keys = jax.random.split(key, 3)
     zero = jnp.zeros((N, N)) + 0j
-    x = by_line(lr.scans.add_noise(zero, jnp.asarray(1.0), keys[0]), jnp.asarray(PRIOR))
-    y = lr.scans.add_noise(EVERY(x), jnp.asarray(NOISE), keys[1])
+    x = by_line(add_noise(zero, jnp.asarray(1.0), keys[0]), jnp.asarray(PRIOR))
+    y = add_noise(EVERY(x), jnp.asarray(NOISE), keys[1])
     settings = {"turns": 6, "steps": 6, "largest": 10.0, "smallest": LAST, "iterations": 12}
     return ls.posterior_spread(denoise, ls.Chosen(EVERY, w), y, x, NOISE, keys[2], **settings)
 
