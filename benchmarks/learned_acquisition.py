@@ -82,7 +82,7 @@ class Asked:
         def total(net: Any, batch: Any, key: Any) -> Any:
             return jnp.sum(seeds.of_each(loss, net, batch, jax.random.split(key, self.count)))
 
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), time.process_time()
 
         def told(step: int, of: int, value: float) -> None:
             now = time.perf_counter() - started
@@ -94,7 +94,7 @@ class Asked:
             folder=self.folder / arm, log=self.folder / f"{arm}.csv", progress=told,
             key=jax.random.key(7),
         )  # fmt: skip
-        self.seconds[arm] = time.perf_counter() - started
+        self.seconds[arm] = time.process_time() - spent
         return made.net
 
     def batches(self) -> Callable:
@@ -479,13 +479,13 @@ def denoising(asked: Asked) -> Any:
     def said(step: int, of: int, value: float) -> None:
         print(f"denoiser {step}/{of}  loss {value:.4f}", flush=True)
 
-    started = time.perf_counter()
+    spent = time.process_time()
     net = lr.Denoiser(8, 3, rngs=nnx.Rngs(0))
     made = learn.train(
         net, lr.denoising_loss, data, optax.adam(rate), steps, every=50,
         folder=asked.folder / "denoiser", progress=said, key=jax.random.key(8),
     )  # fmt: skip
-    asked.seconds["denoiser"] = time.perf_counter() - started
+    asked.seconds["denoiser"] = time.process_time() - spent
     return made.net
 
 
@@ -527,7 +527,7 @@ def summary(found: dict[str, dict]) -> list[dict]:
 
 def told(path: Path) -> str:
     record = json.loads(path.read_text())
-    lines = [f"{path.parent.name}: {record['seeds']} seeds, {record['steps']} steps, seconds "
+    lines = [f"{path.parent.name}: {record['seeds']} seeds, {record['steps']} steps, core-seconds "
              + ", ".join(f"{arm} {s:.0f}" for arm, s in record["seconds"].items())]  # fmt: skip
     for row in record["rows"]:
         line = f"  {row['arm']:17s}"
