@@ -51,15 +51,26 @@ def show(figure, name):
 
 # %%
 draw = partial(lr.draw_scan, coils=4, accelerations=(1.0,), noise_sd=(0.02, 0.02))
-of = lr.atlas(SIZE)
+of, target = lr.atlas(SIZE), mr.sequence.spin_echo_train([np.pi], 0.04, tr_s=3.0)
 
 
 @jax.jit
 def heads(keys):
-    return jax.vmap(lambda key: draw(lr.draw_image(of, key), jax.random.fold_in(key, 1)))(keys)
+    """Scans of images, and the spins of the same heads."""
+
+    def one(key):
+        scan = draw(lr.draw_image(of, key), jax.random.fold_in(key, 1))
+        head = lr.draw_spins(of, key)
+        size = jnp.sqrt(jnp.mean(jnp.abs(ls.target_image(target, head)) ** 2))
+        coils = lr.draw_coils(4, SIZE, jax.random.fold_in(key, 2))
+        return scan, ls.Asked(head._replace(parts=head.parts / size), coils, scan.noise_sd)
+
+    return jax.vmap(one)(keys)
 
 
-scans = heads(jax.random.split(jax.random.key(0), HEADS))
+few = 4
+parts = [heads(keys) for keys in jax.random.split(jax.random.key(0), HEADS).reshape(-1, few)]
+scans, spins = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 COUNT = SIZE // 4
 shape = ls.shape_of(SIZE, "lines")
 
@@ -68,10 +79,8 @@ shape = ls.shape_of(SIZE, "lines")
 #
 # Of all lines not yet taken the one with which least squares come nearest to the truth.
 
+
 # %%
-few = jax.tree.map(lambda leaf: leaf[:4], scans)
-
-
 def distance(scan, w):
     A = ls.chosen(scan, w).A
     normal = A.normal
@@ -81,7 +90,7 @@ def distance(scan, w):
 
 
 def least_squares(w):
-    return jnp.mean(jax.vmap(lambda scan: distance(scan, w))(few))
+    return jnp.mean(jax.vmap(lambda scan: distance(scan, w))(parts[0][0]))
 
 
 grown = ls.greedy(least_squares, ls.centre_of(shape), COUNT)
@@ -97,19 +106,20 @@ print(f"greedy: {grown.losses[0]:.3f} with the first line, {grown.losses[-1]:.3f
 # %%
 batch = 2
 joint = ls.Joint(
-    ls.Relaxed(shape, COUNT, key=jax.random.key(1)), lr.MoDL(6, 1, 2, 6, rngs=nnx.Rngs(0))
+    ls.Relaxed(shape, COUNT, key=jax.random.key(1)),
+    lr.MoDL(6, 1, 1 if SMALL else 2, 6, rngs=nnx.Rngs(0)),
 )
 before = joint.sampling.chances()
 
 
-@jax.jit
-def data(key):
+@partial(jax.jit, static_argnums=0)
+def some(which, key):
     at = jax.random.randint(key, (batch,), 0, HEADS)
-    return jax.tree.map(lambda leaf: leaf[at], scans)
+    return jax.tree.map(lambda leaf: leaf[at], (scans, spins)[which])
 
 
 optimiser = ls.apart(optax.adam(0.03), optax.adam(3e-3))
-made = learn.train(joint, ls.joint_loss, data, optimiser, STEPS, key=jax.random.key(2))
+made = learn.train(joint, ls.joint_loss, partial(some, 0), optimiser, STEPS, key=jax.random.key(2))
 print(f"joint: loss {made.losses[:5].mean():.3f} at first, {made.losses[-5:].mean():.3f} at last")
 learned = made.net.sampling
 
@@ -144,7 +154,9 @@ start = 0.97 * mr.trajectory.radial(SHOTS, SAMPLES, SIZE)
 curves = ls.Curves(start, 16, SIZE, FOV, DWELL_S)
 along = ls.Along(curves, lr.MoDL(4, 1, 1, 4, rngs=nnx.Rngs(1)))
 optimiser = ls.apart(optax.adam(0.08), optax.adam(3e-3))
-along = learn.train(along, ls.curves_loss, data, optimiser, STEPS // 2, key=jax.random.key(4)).net
+along = learn.train(
+    along, ls.curves_loss, partial(some, 0), optimiser, STEPS // 2, key=jax.random.key(4)
+).net
 k = along.sampling()
 gradient, slew = mr.trajectory.Limits().largest(k, FOV, DWELL_S)
 print(f"learned shots: {1e3 * gradient:.1f} mT/m, {slew:.0f} T/m/s")
@@ -152,14 +164,21 @@ mr.io.write_readouts(OUT / "sampling_learned.seq", k, FOV, DWELL_S, thickness_mm
 played = mr.trajectory.of_scan(mr.io.read_pulseq(OUT / "sampling_learned.seq"))
 print(f"the file's k: {np.abs(played - k).max():.3f} cycles per field of view from it")
 
-seen = ls.scan_along(k, jax.tree.map(lambda leaf: leaf[0], scans), jax.random.key(5))
+
+@nnx.jit
+def imaged(along, scan):
+    seen = ls.scan_along(along.sampling(), scan, jax.random.key(5))
+    return along.net(seen.A, seen.y)
+
+
+one = jax.tree.map(lambda leaf: leaf[0], scans)
 figure, axes = plt.subplots(1, 4, figsize=(11, 2.9))
 for axis, (name, shots) in zip(axes, {"spokes": start, "learned": k}.items(), strict=False):
     for shot in np.asarray(shots):
         axis.plot(*shot.T, lw=0.8)
     axis.set_aspect("equal")
     axis.set_title(name, fontsize=8)
-for axis, x in zip(axes[2:], (seen.x, along.net(seen.A, seen.y)), strict=True):
+for axis, x in zip(axes[2:], (one.x, imaged(along, one)), strict=True):
     axis.imshow(np.abs(x).T, cmap="gray", origin="lower")
     axis.set_axis_off()
 axes[2].set_title("truth", fontsize=8)
@@ -173,7 +192,6 @@ show(figure, "shots")
 # echoes take, and the network, all by one gradient.
 
 # %%
-target = mr.sequence.spin_echo_train([np.pi], 0.04, tr_s=3.0)
 ECHOES, LINES = 4 if SMALL else 8, SIZE // 4
 sampling = ls.Played(
     lambda v: mr.sequence.spin_echo_train(v, 0.01, tr_s=3.0),
@@ -186,20 +204,9 @@ sampling = ls.Played(
 learner = ls.Learner(sampling, lr.MoDL(4, 1, 1, 4, rngs=nnx.Rngs(2)))
 
 
-@jax.jit
-def spins(key):
-    def one(key):
-        head = lr.draw_spins(of, key)
-        size = jnp.sqrt(jnp.mean(jnp.abs(ls.target_image(target, head)) ** 2))
-        coils = lr.draw_coils(4, SIZE, jax.random.fold_in(key, 1))
-        return ls.Asked(head._replace(parts=head.parts / size), coils, jnp.asarray(0.02))
-
-    return jax.vmap(one)(jax.random.split(key, batch))
-
-
 optimiser = ls.apart(optax.adam(0.1), optax.adam(3e-3))
 made = learn.train(
-    learner, partial(ls.image_loss, target=target), spins, optimiser, STEPS // 2,
+    learner, partial(ls.image_loss, target=target), partial(some, 1), optimiser, STEPS // 2,
     key=jax.random.key(6),
 )  # fmt: skip
 print(
