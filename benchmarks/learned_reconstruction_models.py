@@ -24,8 +24,8 @@ Method = Callable[[Any, Any], Any]
 FOLDER = Path("results/learned_reconstruction")
 COILS, NOISE_SD, ACCELERATIONS = 4, 0.02, (4, 8)
 LEARNED = ("unet", "modl", "varnet", "ssdu", "score")
-STEPS = {"unet": 1200, "modl": 1200, "varnet": 1000, "ssdu": 800, "score": 1400}
-BATCH = {"unet": 2, "modl": 2, "varnet": 2, "ssdu": 2, "score": 4}
+STEPS = {"unet": 1500, "modl": 1200, "varnet": 2000, "ssdu": 1000, "score": 2000}
+BATCH = {"unet": 4, "modl": 2, "varnet": 2, "ssdu": 2, "score": 4}
 HEADS, VALIDATION, BANK = 32, 16, 768
 LEARNED_FROM, TESTED_ON = ("01", "03", "05"), ("02", "04", "06")
 """Patients."""
