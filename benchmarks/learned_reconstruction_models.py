@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -18,12 +19,12 @@ import mrphys as mr
 from learn import reconstruction as lr
 from mrphys.reconstruction import L1Wavelet
 
-Method = Callable[[Any, Any], Any]
-"""x of (A, y)."""
+Method = Callable[[Any, Any, Any], Any]
+"""x of (A, y, noise_sd)."""
 
 FOLDER = Path("results/learned_reconstruction")
 COILS, NOISE_SD, ACCELERATIONS = 4, 0.02, (4, 8)
-LEARNED = ("unet", "modl", "varnet", "ssdu", "score")
+NETWORKS = ("unet", "varnet", "modl", "ssdu", "score")
 STEPS = {"unet": 1500, "modl": 1200, "varnet": 2000, "ssdu": 1000, "score": 2000}
 BATCH = {"unet": 4, "modl": 2, "varnet": 2, "ssdu": 2, "score": 4}
 HEADS, VALIDATION, BANK = 32, 16, 768
@@ -31,9 +32,12 @@ LEARNED_FROM, TESTED_ON = ("01", "03", "05"), ("02", "04", "06")
 """Patients."""
 DENSE, SPARSE = np.linspace(0.2, 0.8, 12), np.linspace(0.25, 0.7, 6)
 """Their slices, in parts of the head."""
-ITERATIONS = {"cg-sense": 30, "l1-wavelet": 150, "tv": 300}
-RATIO, FIRST = 10**0.25, -8
-"""Of one weight tried to the next, and the power of the first."""
+UNTRAINED = {"cg-sense": 30, "l1-wavelet": 150, "tv": 300}
+"""Iterations."""
+WEIGHTS = 10 ** np.linspace(-4, 1, 21)
+SIGNS = {"psnr": 1, "ssim": 1, "nmse": -1, "hfen": -1}
+"""Of what is better."""
+SAMPLES = 4
 
 
 def network(method: str) -> Any:
@@ -56,10 +60,15 @@ def images(size: int, role: Any, count: int, key: Any) -> Any:
     return jnp.concatenate([draw(some) for some in keys])
 
 
+def reference(name: str) -> Path:
+    """A folder of the reference data, there or not."""
+    shared = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    return Path(os.environ.get("MRPHYS_DATA", shared)) / name
+
+
 def patients(size: int, which: tuple[str, ...], slices: Any, visit: str, key: Any) -> Any:
     """Slices of patients one after the other, or None where there are no patients."""
-    shared = Path(__file__).resolve().parents[1].parent / "shared" / "data"
-    folder = Path(os.environ.get("MRPHYS_DATA", shared)) / "glioblastoma_progression"
+    folder = reference("glioblastoma_progression")
     if not folder.is_dir():
         return None
     name = f"{visit}_Scan_T1.nii.gz"
@@ -67,9 +76,10 @@ def patients(size: int, which: tuple[str, ...], slices: Any, visit: str, key: An
     return jnp.concatenate(list(found.values()))
 
 
-def to_learn_from(size: int, key: Any) -> Any:
+@cache
+def to_learn_from(size: int) -> Any:
     """Heads; and slices of patients, where they are, at both visits, each mirrored too."""
-    keys = jax.random.split(key, 5)
+    keys = jax.random.split(jax.random.split(jax.random.key(0), 4)[0], 5)
     every = [images(size, "train", BANK, keys[0])]
     for i, visit in enumerate(("Pre", "Post")):
         for j, mirrored in enumerate((False, True)):
@@ -95,44 +105,71 @@ def scanned(x: Any, acceleration: float, key: Any, noise_sd: float = NOISE_SD, *
     return jax.jit(jax.vmap(draw))(x, jax.random.split(key, x.shape[0]))
 
 
-def optimiser(steps: int) -> optax.GradientTransformation:
+def trained(method: str, size: int, steps: int, folder: Path) -> tuple[Any, float]:
+    """The network, where it was best on validation heads, and the seconds that it took."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    bank = to_learn_from(size)
+    held = images(size, "validation", VALIDATION, keys[1])
+    batch = BATCH[method]
+
+    @jax.jit
+    def drawn(bank: Any, key: Any) -> Any:
+        which, scan = jax.random.split(key)
+        x = bank[jax.random.choice(which, bank.shape[0], (batch,), replace=False)]
+        if method == "score":
+            return x
+        return jax.vmap(partial(lr.draw_scan, coils=COILS))(x, jax.random.split(scan, batch))
+
+    if method == "score":
+        again = jax.random.key(9)
+        lowest: Any = jax.jit(lambda net: lr.denoising_loss(net, jnp.repeat(held, 4, 0), again))
+        loss: Any = lr.denoising_loss
+    else:
+        both = [scanned(held[i::2], r, keys[2]) for i, r in enumerate(ACCELERATIONS)]
+        validation = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *both)
+        loss = lr.ssdu_loss if method == "ssdu" else lr.supervised_loss
+        lowest = lr.judge({"nmse": lr.nmse, "psnr": lr.psnr, "ssim": lr.ssim}, validation)
     rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, 100, max(steps, 101), 1e-5)
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    where = folder / f"{method}_{size}"
+    where.mkdir(parents=True, exist_ok=True)
+    clock = where / "seconds.txt"
+    before = float(clock.read_text()) if clock.exists() else 0.0
+    started = time.perf_counter()
 
+    def told(step: int, of: int, value: float) -> None:
+        seconds = before + time.perf_counter() - started
+        clock.write_text(f"{seconds:.1f}")
+        print(f"{method} {step}/{of}  loss {value:.4f}  {seconds:.0f} s", flush=True)
 
-def loaded(method: str, size: int, folder: Path = FOLDER) -> Any:
-    """A network as trained; None where it has not been."""
-    where = folder / f"{method}_{size}" / "checkpoints"
-    if not where.is_dir():
-        return None
-    key = jax.random.split(jax.random.key(0), 4)[3]
     made = learn.train(
-        network(method), lr.supervised_loss, [], optimiser(STEPS[method]), 1, folder=where, key=key
-    )
-    return made.net
+        network(method), loss, partial(drawn, bank), optimiser, steps, evaluate=lowest, every=100,
+        folder=where / "checkpoints", log=where / "log.csv", progress=told, key=keys[3],
+    )  # fmt: skip
+    return made.net, float(clock.read_text()) if clock.exists() else 0.0
 
 
-def learned(method: str, net: Any) -> dict[str, Method]:
-    """Methods by name: of a prior, two. What is measured is brought to the level of images."""
-    if method != "score":
-        return {method: net}
+def learned(name: str, net: Any) -> dict[str, Method]:
+    """Methods by name: of a prior, two."""
+    if name != "score":
+        return {name: lambda A, y, noise_sd: net(A, y)}
     return {
-        "posterior": lambda A, y, noise_sd=NOISE_SD: posterior(net, A, y, noise_sd).mean,
+        "posterior mean": lambda A, y, noise_sd: posterior(net, A, y, noise_sd).mean,
         "plug-and-play": partial(plug_and_play, net),
     }
 
 
-def posterior(net: Any, A: Any, y: Any, noise_sd: Any = NOISE_SD, samples: int = 4) -> Any:
-    """Draws, in the units of y."""
+def posterior(net: Any, A: Any, y: Any, noise_sd: Any, samples: int = SAMPLES) -> lr.Posterior:
+    """Draws, in the units of y, brought to the level of what the prior learned from."""
     size = lr.level(A, y)
     found = lr.sample_posterior(
-        net, A, y / size, noise_sd / size, jax.random.key(5), samples=samples, anneal=20, hold=4,
-        steps=6, iterations=10,
+        net, A, y / size, noise_sd / size, jax.random.key(5), samples=samples, anneal=14, hold=2,
+        steps=4, iterations=10,
     )  # fmt: skip
     return jax.tree.map(lambda leaf: size * leaf, found)
 
 
-def plug_and_play(net: Any, A: Any, y: Any, noise_sd: Any = NOISE_SD) -> Any:
+def plug_and_play(net: Any, A: Any, y: Any, noise_sd: Any) -> Any:
     size = lr.level(A, y)
     found = lr.plug_and_play(net, A, y / size, noise_sd / size, smallest=1.5, iterations=10)
     return size * found
@@ -142,54 +179,42 @@ def untrained(name: str, weight: Any) -> Method:
     """CG-SENSE, wavelets with moving grids, or total variation, of a weight."""
     method = L1Wavelet(shifts=True) if name == "l1-wavelet" else name
 
-    def solve(A: Any, y: Any) -> Any:
+    def solve(A: Any, y: Any, noise_sd: Any) -> Any:
         return mr.reconstruct(
-            A, y, method, regularisation=weight, iterations=ITERATIONS[name], tolerance=0.0
+            A, y, method, regularisation=weight, iterations=UNTRAINED[name], tolerance=0.0
         ).image
 
     return solve
 
 
-def tuned(size: int, folder: Path = FOLDER) -> dict[str, dict[str, dict[str, float]]]:
-    """Weights by method, acceleration and metric: the best on validation heads, between two worse
-    ones. Found once, and kept in a file."""
+def tuned(size: int, folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Weights by method, acceleration and metric: of `WEIGHTS` the best on validation heads. Found
+    once, and kept in a file."""
     path = folder / f"tuned_{size}.json"
     if path.exists():
         return json.loads(path.read_text())
     x = images(size, "validation", VALIDATION, jax.random.key(1))
-    found: dict = {name: {str(r): {} for r in ACCELERATIONS} for name in ITERATIONS}
-    for name in ITERATIONS:
-        score = jax.jit(partial(_scores, name))
+    found: dict = {name: {} for name in UNTRAINED}
+    for name in UNTRAINED:
+        score = jax.jit(
+            lambda weight, scan, name=name: lr.all_metrics(
+                untrained(name, weight)(scan.A, scan.y, scan.noise_sd), scan.x
+            )
+        )
         for r in ACCELERATIONS:
             scans = scanned(x, r, jax.random.key(2))
             each = [jax.tree.map(lambda leaf, i=i: leaf[i], scans) for i in range(VALIDATION)]
-
-            @cache
-            def at(i: int, score: Any = score, each: Any = each) -> dict[str, float]:
-                rows = jax.device_get([score(RATIO**i, scan) for scan in each])
-                return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-
-            for metric in ("psnr", "ssim"):
-                best = _highest(lambda i, at=at, metric=metric: at(i)[metric], FIRST)
-                found[name][str(r)][metric] = float(RATIO**best)
-                told = f"{name}, R = {r}, {metric}: {at(best)[metric]:.4f} at {RATIO**best:.2g}"
-                beside = ", ".join(f"{at(best + i)[metric]:.4f}" for i in (-1, 1))
-                print(f"{told}, beside it {beside}", flush=True)
+            rows = [[jax.device_get(score(weight, scan)) for scan in each] for weight in WEIGHTS]
+            best = {
+                metric: int(np.argmax([sign * np.mean([m[metric] for m in row]) for row in rows]))
+                for metric, sign in SIGNS.items()
+            }
+            found[name][str(r)] = {metric: float(WEIGHTS[i]) for metric, i in best.items()}
+            edge = [metric for metric, i in best.items() if i in (0, len(WEIGHTS) - 1)]
+            told = ", ".join(f"{metric} {WEIGHTS[i]:.2g}" for metric, i in best.items())
+            print(
+                f"{name}, R = {r}: λ for {told}", *(f"{m}: at the edge" for m in edge), flush=True
+            )
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1))
     return found
-
-
-def _scores(name: str, weight: Any, scan: lr.Scan) -> dict[str, Any]:
-    made = untrained(name, weight)(scan.A, scan.y)
-    return {"psnr": lr.psnr(made, scan.x), "ssim": lr.ssim(made, scan.x)}
-
-
-def _highest(f: Callable[[int], float], start: int) -> int:
-    """Where f of whole numbers is no lower than on either side, uphill from a start."""
-    now = start
-    while True:
-        best = max((now - 1, now, now + 1), key=f)
-        if f(best) <= f(now):
-            return now
-        now = best
