@@ -129,9 +129,8 @@ def table(folder: Path, size: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--methods", nargs="*", choices=NETWORKS, default=NETWORKS)
-    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--size", type=int, choices=STEPS, default=128)
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("--steps", type=int, help="of each training")
     parser.add_argument("--subjects", type=int, help="on whom the posterior is measured; all")
     parser.add_argument("--table", action="store_true", help="only")
     parser.add_argument("--only-train", action="store_true")
@@ -151,12 +150,11 @@ def main() -> None:
         print(f"{name} measured", flush=True)
 
     for name in asked.methods:
-        steps = asked.steps or STEPS[name]
-        net, seconds = trained(name, size, steps, folder)
+        net, seconds = trained(name, size, folder)
         if not asked.only_train:
             for each, method in learned(name, net).items():
                 alike = {str(r): dict.fromkeys(SIGNS, method) for r in ACCELERATIONS}
-                kept(each, alike, {"steps": steps, "seconds": seconds})
+                kept(each, alike, {"steps": STEPS[size][name], "seconds": seconds})
     if asked.only_train:
         return None
     nothing: Method = lambda A, y, noise_sd: A.H(y)  # noqa: E731
