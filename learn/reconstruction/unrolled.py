@@ -76,7 +76,7 @@ class MoDL(nnx.Module):
 class VariationalNetwork(nnx.Module):
     """x_{k+1} = x_k - η_k Aᴴ(A x_k - y) + u_k(x_k), a U-Net and a step for each of the `unrolls`.
 
-    x_0 is what `start` steps of conjugate gradients make of Aᴴy: unfolded before anything is learned.
+    x_0 is what `start` steps of conjugate gradients make of Aᴴy, unfolded already.
 
     Sriram et al. 2020, doi:10.1007/978-3-030-59713-9_7, whose steps in k-space these are, seen
     from the image; coils are given with A.
