@@ -26,7 +26,7 @@ FOLDER = Path("results/learned_reconstruction")
 COILS, NOISE_SD, ACCELERATIONS = 4, 0.02, (4, 8)
 NETWORKS = ("unet", "varnet", "modl", "ssdu", "score")
 STEPS = {
-    64: {"unet": 1500, "modl": 1200, "varnet": 2000, "ssdu": 1000, "score": 2000},
+    64: {"unet": 1000, "modl": 1200, "varnet": 2000, "ssdu": 500, "score": 1200},
     128: {"unet": 600, "modl": 600, "varnet": 600, "ssdu": 500, "score": 800},
 }
 RATE = {64: 2e-3, 128: 1e-3}

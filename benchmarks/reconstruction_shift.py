@@ -52,6 +52,7 @@ from learned_reconstruction_models import (
 )
 
 from learn import reconstruction as lr
+from learn.reconstruction.hallucination import HALF
 from mrphys.errors import InputError
 
 HEADS, DRAWN, LIMB_SLICES = 24, 12, (0.25, 0.4, 0.55, 0.7)
@@ -103,7 +104,10 @@ def shifts(by_r: dict[int, Method], drawn: Any, size: int) -> dict[str, dict[str
                 made = drawn(scan.A, scan.y, scan.noise_sd)
                 return made.mean, made.sd
             made = method(scan.A, scan.y, scan.noise_sd)
-            again = partial(method, noise_sd=scan.noise_sd)
+
+            def again(A: Any, y: Any) -> Any:
+                return method(A, y, scan.noise_sd)
+
             return made, lr.replicas(again, scan.A, scan.y, scan.noise_sd, key).sd
 
         found[name] = {"psnr": [], "auroc": []}
@@ -168,7 +172,7 @@ def table(told: dict[str, dict[str, Any]]) -> None:
         text = f"{name:16s}"
         for kind in kinds:
             row = of["lesions"][kind]
-            gone = 100 * np.mean(np.array(row["left"]) < lr.hallucination.HALF)
+            gone = 100 * np.mean(np.array(row["left"]) < HALF)
             text += f"  {gone:6.0f} {np.mean(row['made up']):5.1f} "
         print(text)
 
