@@ -26,7 +26,7 @@ FOLDER = Path("results/learned_reconstruction")
 COILS, NOISE_SD, ACCELERATIONS = 4, 0.02, (4, 8)
 NETWORKS = ("unet", "varnet", "modl", "ssdu", "score")
 STEPS = {
-    64: {"unet": 1000, "modl": 1200, "varnet": 2000, "ssdu": 500, "score": 1200},
+    64: {"unet": 1500, "modl": 1200, "varnet": 2000, "ssdu": 600, "score": 1200},
     128: {"unet": 600, "modl": 600, "varnet": 600, "ssdu": 500, "score": 800},
 }
 RATE = {64: 2e-3, 128: 1e-3}
@@ -49,12 +49,12 @@ def network(method: str) -> Any:
     """As it is before training."""
     rngs = nnx.Rngs(0)
     if method == "unet":
-        return lr.UNetReconstruction(32, 3, rngs=rngs)
+        return lr.UNetReconstruction(16, 3, rngs=rngs)
     if method == "varnet":
         return lr.VariationalNetwork(12, 2, 8, rngs=rngs)
     if method == "score":
-        return lr.Denoiser(32, 3, rngs=rngs)
-    return lr.MoDL(24, 2, 5, rngs=rngs)
+        return lr.Denoiser(24, 3, rngs=rngs)
+    return lr.MoDL(16, 2, 4, rngs=rngs) if method == "ssdu" else lr.MoDL(24, 2, 5, rngs=rngs)
 
 
 def images(size: int, role: Any, count: int, key: Any) -> Any:
