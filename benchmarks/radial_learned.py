@@ -40,7 +40,7 @@ BRAIN = Path(".cache/data/radial_brain.h5")
 
 
 class Radial(NamedTuple):
-    """Spokes to the edge of a smaller matrix: k (spokes, samples, 2), y (coils, spokes, samples)."""
+    """Spokes within a smaller matrix: k (spokes, samples, 2), y (coils, spokes, samples)."""
 
     k: Any
     y: Any
