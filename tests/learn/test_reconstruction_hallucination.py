@@ -16,7 +16,6 @@ FAR = np.hypot(*np.meshgrid(*[np.arange(SIZE) - 24.0] * 2, indexing="ij"))
 HEAD = jnp.asarray((FAR < 21) * np.exp(0.5j + 0.01j * FAR))
 LESIONS = lr.draw_lesions(HEAD, jax.random.key(0), count=3, radius=RADIUS, contrast=CONTRAST)
 WITH = jax.jit(lr.insert_lesions)(HEAD, LESIONS)
-told = jax.jit(lambda found: lr.recovered(found, WITH, HEAD, LESIONS))
 
 
 @jax.jit
@@ -44,10 +43,14 @@ def test_a_void_is_dark_and_its_rim_bright():
 
 
 def test_what_is_recovered_is_1_of_the_truth_0_without_and_between_what_is_mixed():
-    np.testing.assert_allclose(told(WITH), 1, rtol=1e-9)
-    np.testing.assert_allclose(told(HEAD), 0, atol=1e-9)
-    np.testing.assert_allclose(told(0.7 * WITH + 0.3 * HEAD), 0.7, rtol=1e-9)
-    np.testing.assert_allclose(told(1j * WITH), 1, rtol=1e-9)
+    """Where what was there is uneven too."""
+    uneven = HEAD * (1 + 0.2 * np.cos(FAR))
+    truth = lr.insert_lesions(uneven, LESIONS)
+    told = jax.jit(lambda found: lr.recovered(found, truth, uneven, LESIONS))
+    np.testing.assert_allclose(told(truth), 1, rtol=1e-9)
+    np.testing.assert_allclose(told(uneven), 0, atol=1e-9)
+    np.testing.assert_allclose(told(0.7 * truth + 0.3 * uneven), 0.7, rtol=1e-9)
+    np.testing.assert_allclose(told(1j * truth), 1, rtol=1e-9)
 
 
 def test_lesions_made_up_are_counted_and_those_that_are_true_are_not():
