@@ -80,7 +80,7 @@ def scores(method: Method, scans: lr.Scan, count: int | None) -> dict[str, np.nd
     """Each metric of each scan; and seconds a scan, those of the first with compilation."""
     one = jax.jit(lambda s: lr.all_metrics(method(s.A, s.y, s.noise_sd), s.x))
     rows = []
-    for i in range(count or scans.x.shape[0]):
+    for i in range(min(count or len(scans.x), len(scans.x))):
         started = time.perf_counter()
         found = jax.device_get(one(jax.tree.map(lambda leaf, i=i: leaf[i], scans)))
         rows.append(found | {"seconds": time.perf_counter() - started})
