@@ -81,6 +81,13 @@ def test_a_scan_is_its_image_encoded_with_noise_of_the_sd_said(drawn):
     np.testing.assert_allclose(np.sum(np.abs(scans.A.coils) ** 2, 1), 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("seed", [1, 9])
+def test_coils_reach_points_outside_of_their_cylinder(seed):
+    """Moved to within 0.9 of its radius, and no further out by rounding."""
+    maps = lr.draw_coils(2, 8, jax.random.key(seed))
+    np.testing.assert_allclose(np.sum(np.abs(maps) ** 2, 0), 1, rtol=1e-6)
+
+
 def test_masks_keep_the_centre_and_are_denser_inside():
     masks = jax.vmap(lambda key: lr.line_mask(64, 4.0, key))(jax.random.split(KEYS[0], 500))
     often = np.asarray(masks).mean((0, 1))
