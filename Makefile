@@ -11,7 +11,8 @@ READY := $(VENV)/.ready
 # compiled quickly does; in float32 it is compiled as users have it.
 QUICKLY := XLA_FLAGS=--xla_backend_optimization_level=0
 NO_BENCHMARK := benchmarks/reference_patients.py benchmarks/radial_brain.py benchmarks/rival_% benchmarks/timing.py \
-  benchmarks/learned_reconstruction.py %_models.py %_rivals.py
+  benchmarks/learned_reconstruction.py benchmarks/reconstruction_shift.py benchmarks/radial_learned.py \
+  %_models.py %_rivals.py
 BENCHMARKS := $(filter-out $(NO_BENCHMARK),$(wildcard benchmarks/*.py))
 export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
 

@@ -10,12 +10,23 @@ losses      supervised_loss, ssdu_loss           of images; of samples alone
             denoising_loss                       of noise of any level
 priors      sample_posterior, plug_and_play      of any denoiser: samples, one image
 judgement   psnr, ssim, nmse, hfen, judge
+doubt       draw_lesions, insert_lesions         of which a reconstruction shows a part,
+            recovered, invented                  and others that are not there
+            replicas, flags_errors               whether an sd tells where an image errs
 
 Learned by `learn.train(net, loss, data, ...)`; batches are scans with a leading axis.
 """
 
 from learn.reconstruction import patients
 from learn.reconstruction.anatomy import Atlas, Spins, atlas, draw_image, draw_spins
+from learn.reconstruction.hallucination import (
+    Lesions,
+    draw_lesions,
+    insert_lesions,
+    invented,
+    recovered,
+    visibility,
+)
 from learn.reconstruction.metrics import all_metrics, hfen, nmse, psnr, ssim
 from learn.reconstruction.patients import patient_images
 from learn.reconstruction.plug_and_play import plug_and_play
@@ -24,12 +35,14 @@ from learn.reconstruction.scans import Scan, draw_coils, draw_scan, level, line_
 from learn.reconstruction.score import Denoiser, denoising_loss
 from learn.reconstruction.ssdu import split, ssdu_loss
 from learn.reconstruction.supervised import judge, normalised_distance, supervised_loss
+from learn.reconstruction.uncertainty import flags_errors, replicas
 from learn.reconstruction.unet import UNet, UNetReconstruction
 from learn.reconstruction.unrolled import MoDL, VariationalNetwork, conjugate_gradients, solve
 
 __all__ = [
     "Atlas",
     "Denoiser",
+    "Lesions",
     "MoDL",
     "Posterior",
     "Scan",
@@ -43,9 +56,13 @@ __all__ = [
     "denoising_loss",
     "draw_coils",
     "draw_image",
+    "draw_lesions",
     "draw_scan",
     "draw_spins",
+    "flags_errors",
     "hfen",
+    "insert_lesions",
+    "invented",
     "judge",
     "level",
     "line_mask",
@@ -55,6 +72,8 @@ __all__ = [
     "patients",
     "plug_and_play",
     "psnr",
+    "recovered",
+    "replicas",
     "reverse_diffusion",
     "sample_posterior",
     "solve",
@@ -62,4 +81,5 @@ __all__ = [
     "ssdu_loss",
     "ssim",
     "supervised_loss",
+    "visibility",
 ]

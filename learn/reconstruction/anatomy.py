@@ -1,5 +1,6 @@
 """Images to learn from: heads that differ, with lesions, in any contrast, from maps at hand."""
 
+from functools import cache
 from typing import Literal, NamedTuple
 
 import jax
@@ -47,8 +48,7 @@ def atlas(size: int, role: Literal["train", "validation", "test"] = "train") -> 
     is used, so that no test slice is a training slice mirrored.
     """
     check_count("atlas: size", size, 16)
-    brain, fine = phantom.brain(1), 2 * size
-    volumes = [np.asarray(getattr(brain, name).data) for name in MAPS]
+    volumes, fine = _volumes(), 2 * size
     fractions, distances = [], []
     for axis in range(3):
         stop = volumes[0].shape[axis] if axis else volumes[0].shape[0] // 2
@@ -64,6 +64,12 @@ def atlas(size: int, role: Literal["train", "validation", "test"] = "train") -> 
             fractions.append(np.round(255 * np.clip(maps, 0, 1)).astype(np.uint8))
             distances.append(np.round(8 * np.minimum(away, FARTHEST_MM)).astype(np.uint8))
     return Atlas(jnp.asarray(np.stack(fractions)), jnp.asarray(np.stack(distances)))
+
+
+@cache
+def _volumes() -> list[np.ndarray]:
+    brain = phantom.brain(1)
+    return [np.asarray(getattr(brain, name).data) for name in MAPS]
 
 
 def _on_grid(image: np.ndarray, n: int) -> np.ndarray:

@@ -1,5 +1,6 @@
-"""Images of patients as images to reconstruct: held out, never learned from."""
+"""Images of patients as images to reconstruct."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -17,19 +18,30 @@ SLICES = (0.3, 0.45, 0.6)
 
 
 def patient_images(
-    folder: str | Path, size: int, key: PRNGKeyArray, name: str = "Post_Scan_T1.nii.gz"
+    folder: str | Path,
+    size: int,
+    key: PRNGKeyArray,
+    name: str = "Post_Scan_T1.nii.gz",
+    *,
+    slices: Sequence[float] = SLICES,
+    patients: Sequence[str] | None = None,
 ) -> dict[str, Complex[Array, "slices size size"]]:
     """Axial slices by patient, of folders that hold a volume of that name: what a scan of size²
     voxels sees of them, with a smooth phase, of mean |x|² = 1.
+
+    slices    which of those that are not empty, in parts of their number, from below
+    patients  names of folders, all unless given
 
     A phase encoded axis is the last, front to back. Magnitudes have no phase: it is invented, as
     that of `draw_image`. Raises InputError where no folder has such a volume.
     """
     found = {}
     for path in sorted(Path(folder).glob(f"*/{name}")):
+        if patients is not None and path.parent.name not in patients:
+            continue
         volume = np.asarray(read_nifti(path).data, np.float32)
         filled = np.flatnonzero(volume.reshape(-1, volume.shape[2]).any(axis=0))
-        kept = [filled[int(part * filled.size)] for part in SLICES]
+        kept = [filled[int(part * filled.size)] for part in slices]
         images = []
         for at in kept:
             key, now = jax.random.split(key)

@@ -74,7 +74,7 @@ def draw_coils(coils: int, size: int, key: PRNGKeyArray) -> Complex[Array, "coil
     middle = jax.random.uniform(keys[2], (3,), minval=-1.0) * jnp.asarray([25.0, 25.0, 40.0])
     c, s = jnp.cos(turn), jnp.sin(turn)
     x, y, z = (points + middle[None]).T
-    inside = jnp.minimum(1.0, 0.9 * RADIUS_MM / jnp.hypot(x, y))
+    inside = jnp.minimum(1.0, 0.899 * RADIUS_MM / jnp.hypot(x, y))
     turned = jnp.stack([(c * x - s * y) * inside, (s * x + c * y) * inside, z], axis=1)
     maps = loop_array(turned, coils, radius_mm=RADIUS_MM).reshape(coils, COARSE, COARSE)
     parts = [

@@ -76,17 +76,23 @@ class MoDL(nnx.Module):
 class VariationalNetwork(nnx.Module):
     """x_{k+1} = x_k - η_k Aᴴ(A x_k - y) + u_k(x_k), a U-Net and a step for each of the `unrolls`.
 
+    x_0 is what `start` steps of conjugate gradients make of Aᴴy, unfolded already.
+
     Sriram et al. 2020, doi:10.1007/978-3-030-59713-9_7, whose steps in k-space these are, seen
     from the image; coils are given with A.
     """
 
-    def __init__(self, width: int = 16, depth: int = 2, unrolls: int = 6, *, rngs: nnx.Rngs):
+    def __init__(
+        self, width: int = 12, depth: int = 2, unrolls: int = 8, start: int = 8, *, rngs: nnx.Rngs
+    ):
+        self.start = start
         self.unets = nnx.List([UNet(width, depth, rngs=rngs) for _ in range(unrolls)])
         self.steps = nnx.Param(jnp.ones((unrolls,), jnp.result_type(float)))
 
     def __call__(self, A: Linear, y: Complex[Array, "..."]) -> Complex[Array, "x y"]:
         size, normal = level(A, y), A.normal
-        x = back = A.H(y) / size
+        back = A.H(y) / size
+        x = conjugate_gradients(normal, back, self.start)
         for i, unet in enumerate(self.unets):
             x = x - self.steps[...][i] * (normal(x) - back) + unet(x)
         return size * x

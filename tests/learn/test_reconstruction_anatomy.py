@@ -61,9 +61,8 @@ def test_spins_are_those_of_the_image_of_their_key(draw):
 
 def test_warps_are_one_to_one():
     """The map's derivative keeps its sign everywhere, however strong; and a weak one is weaker."""
-    n = 48
-    for key in KEYS:
-        where = np.asarray(warp(n, key, strength=0.04))
+    strong = jax.jit(jax.vmap(lambda key: warp(48, key, strength=0.04)))
+    for where in np.asarray(strong(KEYS)):
         (a, b), (c, d) = (np.gradient(part) for part in where)
         determinant = (a * d - b * c)[1:-1, 1:-1]
         assert determinant.min() * determinant.max() > 0
@@ -72,11 +71,11 @@ def test_warps_are_one_to_one():
 def test_lesions_replace_what_was_there():
     brain = {"white_matter": jnp.full((32, 32), 0.6), "grey_matter": jnp.full((32, 32), 0.3),
              "csf": jnp.full((32, 32), 0.1), "adipose": jnp.zeros((32, 32))}  # fmt: skip
-    for key in KEYS[:3]:
-        made = with_lesions(brain, key)
-        assert set(made) == set(NAMES)
-        np.testing.assert_allclose(sum(made.values()), 1, rtol=1e-9)
-        assert all(float(part.min()) >= 0 for part in made.values())
+    made = jax.jit(jax.vmap(partial(with_lesions, brain)))(KEYS)
+    assert set(made) == set(NAMES)
+    np.testing.assert_allclose(sum(made.values()), 1, rtol=1e-9)
+    assert all(float(part.min()) >= 0 for part in made.values())
+    assert float(made["glioma"].max()) > 0.5
 
 
 def test_contrasts_are_of_all_kinds():
@@ -97,6 +96,13 @@ def test_a_scan_is_its_image_encoded_with_noise_of_the_sd_said(drawn):
     assert np.std(residual[taken].real) == pytest.approx(0.1, rel=0.05)
     assert np.all(weight.any(1).sum(1) == 8)
     np.testing.assert_allclose(np.sum(np.abs(scans.A.coils) ** 2, 1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_coils_reach_points_outside_of_their_cylinder(seed):
+    """Moved to within 0.9 of its radius, and no further out by rounding."""
+    maps = lr.draw_coils(2, 8, jax.random.key(seed))
+    np.testing.assert_allclose(np.sum(np.abs(maps) ** 2, 0), 1, rtol=1e-6)
 
 
 def test_masks_keep_the_centre_and_are_denser_inside():

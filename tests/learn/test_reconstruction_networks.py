@@ -72,6 +72,11 @@ def test_networks_begin_at_physics_answer_in_any_unit_and_learn(name):
         for _ in range(2):
             x = lr.conjugate_gradients(lambda v: A.normal(v) + weight * v, A.H(y) + weight * x, 6)
         np.testing.assert_allclose(made, x, atol=1e-9 * size)
+    if name == "varnet":  # 8 steps of conjugate gradients, then two down the slope
+        x = lr.conjugate_gradients(A.normal, A.H(y), 8)
+        for _ in range(2):
+            x = x - A.H(A(x) - y)
+        np.testing.assert_allclose(call(net, y), x, atol=1e-9 * lr.level(A, y))
     batch = lr.Scan(*jax.tree.map(lambda leaf: leaf[None], (A, y, truth, jnp.ones(()))))
     found = train(net, lr.supervised_loss, [batch], optax.adam(1e-2), 25, key=jax.random.key(0))
     assert found.losses[-1] < 0.9 * found.losses[0]
