@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -60,12 +61,45 @@ def crop_around(visits: Sequence[Visit], margin_mm: float) -> Crop:
     if not union.any():
         raise InputError(Problem("crop_around", "no tumour at any visit", "a drawn tumour"))
     spacing = next(v.tumor.spacing_mm for v in visits if not v.planned)
+    return Crop(_box(union, spacing, margin_mm), union.shape)
+
+
+def cut_to_reach(
+    model: ReactionDiffusion,
+    u: Float[Array, "x y z"] | np.ndarray,
+    days: float,
+    diffusivity_mm2_per_day: float,
+    growth_rate_per_day: float,
+    least: float = 1e-3,
+) -> tuple[Crop, ReactionDiffusion]:
+    """The model on the box beyond which density stays under `least` for so many days from u, and
+    that box. Rates are the largest there are. Raises InputError where u has no cells."""
+    seen = np.asarray(u) > least
+    if not seen.any():
+        raise InputError(Problem("cut_to_reach", f"nothing above {least:g}", "a tumour"))
+    margin = reach_mm(days, diffusivity_mm2_per_day, growth_rate_per_day, least)
+    crop = Crop(_box(seen, model.spacing_mm, margin), seen.shape)
+    grids = eqx.filter(model, lambda leaf: eqx.is_array(leaf) and leaf.shape == seen.shape)
+    cut = jax.tree.map(lambda leaf: leaf[crop.slices], grids)
+    if model.growth_map is not None:
+        along = zip(model.growth_map.along_axis, crop.slices, strict=True)
+        bases = tuple(basis[part] for basis, part in along)
+        cut = eqx.tree_at(
+            lambda m: m.growth_map.along_axis, cut, bases, is_leaf=lambda x: x is None
+        )
+    return crop, eqx.combine(cut, model)
+
+
+def _box(
+    mask: np.ndarray, spacing_mm: Sequence[float], margin_mm: float
+) -> tuple[tuple[int, int], ...]:
+    """The box of a mask with a margin on all sides, within the grid."""
     box = []
-    for axis, (n, step) in enumerate(zip(union.shape, spacing, strict=True)):
-        along = np.flatnonzero(union.any(axis=tuple(a for a in range(3) if a != axis)))
+    for axis, (n, step) in enumerate(zip(mask.shape, spacing_mm, strict=True)):
+        along = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
         margin = math.ceil(margin_mm / step)
         box.append((max(int(along[0]) - margin, 0), min(int(along[-1]) + margin + 1, n)))
-    return Crop(tuple(box), union.shape)
+    return tuple(box)
 
 
 def habitable_tissue(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -> np.ndarray:

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
@@ -53,9 +54,29 @@ class Logistic(GrowthLaw):
     ) -> Float[Array, "..."]:
         r"""Exact for a loss at a constant rate over the step:
         :math:`u' = u e^r / (1 + u\,k h\,(e^r - 1)/r)`, r = k h - kill."""
-        growth = rate_per_day * step_days
-        net = growth - kill
-        return u * jnp.exp(net) / (1 + u * growth * _expm1_ratio(net))
+        growth = jnp.asarray(rate_per_day * step_days)
+        return _logistic(u, growth, growth - kill)
+
+
+@jax.custom_jvp
+def _logistic(u: Array, growth: Array, net: Array) -> Array:
+    """u e^r / (1 + u g φ(r)), φ(r) = (e^r - 1) / r."""
+    return u / (1 + u * growth * _expm1_ratio(net)) * jnp.exp(net)
+
+
+@_logistic.defjvp
+def _logistic_slopes(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """With q = u / (1 + u g φ), everything is a polynomial of q: one division a voxel, and sums of
+    q and q² alone in reverse."""
+    u, growth, net = primals
+    by_u, by_growth, by_net = tangents
+    ratio, slope = jax.jvp(_expm1_ratio, (net,), (jnp.ones_like(net),))
+    rise = jnp.exp(net)
+    q = u / (1 + u * growth * ratio)
+    change = rise * (1 - growth * ratio * q) ** 2 * by_u
+    change = change + q * (rise * by_net)
+    change = change - q**2 * (rise * (growth * slope * by_net + ratio * by_growth))
+    return q * rise, change
 
 
 def _expm1_ratio(x: Array) -> Array:

@@ -75,7 +75,7 @@ def steps_between(
     spread = diffusivity * sum(h**-2 for n, h in zip(shape, spacing_mm, strict=True) if n > 1)
 
     def stages(days: np.ndarray) -> int:
-        return transport.stages_needed(np.diff(days).max(), diffusivity, shape, spacing_mm)
+        return transport.cheapest_stages(np.diff(days).max(), diffusivity, shape, spacing_mm)
 
     largest = largest_step_days(largest_growth_rate_per_day, tolerance)
     finer = [_step_ends(corners, largest / share, spread) for share in np.linspace(1, 2, 21)]
