@@ -1,90 +1,20 @@
 """How a tumour grows and spreads where it may live.
 
-GrowthLaw            du/dt = reaction(u, rate) at one point, minus what treatment kills
-  Logistic             k u (1 - u), stepped exactly
 ReactionDiffusion    ∂u/∂t = ∇·(D(x) ∇u) + reaction(u, k(x)) - kill(x, t) u on a voxel grid
 GrowthMap            k(x) = k + Σ c_j B_j(x): smooth local departures from one rate
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from oncology import transport
+from oncology.growth_laws import GrowthLaw, Logistic
 
 Parameters = Mapping[str, ArrayLike]
-
-
-class GrowthLaw(eqx.Module):
-    """Proliferation at one point: write `reaction`, the library batches and steps it."""
-
-    @abstractmethod
-    def reaction(self, u: Float[Array, "..."], rate_per_day: Array) -> Float[Array, "..."]:
-        """du/dt in 1/day at cellularity u, a fraction of the carrying capacity."""
-
-    def step(
-        self, u: Float[Array, "..."], rate_per_day: Array, kill: Array, step_days: Array
-    ) -> Float[Array, "..."]:
-        """u after `step_days` under growth and a linear loss `kill` (its rate times the step):
-        the explicit midpoint rule, second order."""
-
-        def slope(v: Array) -> Array:
-            return step_days * self.reaction(v, rate_per_day) - kill * v
-
-        return u + slope(u + slope(u) / 2)
-
-
-class Logistic(GrowthLaw):
-    r"""Logistic growth, :math:`\dot u = k u (1 - u)` (Verhulst 1838).
-
-    k in 1/day, any sign; u in [0, 1] stays there. The volume doubles in ln 2 / k while u << 1.
-    """
-
-    def reaction(self, u: Float[Array, "..."], rate_per_day: Array) -> Float[Array, "..."]:
-        """k u (1 - u)."""
-        return rate_per_day * u * (1 - u)
-
-    def step(
-        self, u: Float[Array, "..."], rate_per_day: Array, kill: Array, step_days: Array
-    ) -> Float[Array, "..."]:
-        r"""Exact for a loss at a constant rate over the step:
-        :math:`u' = u e^r / (1 + u\,k h\,(e^r - 1)/r)`, r = k h - kill."""
-        growth = jnp.asarray(rate_per_day * step_days)
-        return _logistic(u, growth, growth - kill)
-
-
-@jax.custom_jvp
-def _logistic(u: Array, growth: Array, net: Array) -> Array:
-    """u e^r / (1 + u g φ(r)), φ(r) = (e^r - 1) / r."""
-    return u / (1 + u * growth * _expm1_ratio(net)) * jnp.exp(net)
-
-
-@_logistic.defjvp
-def _logistic_slopes(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    """With q = u / (1 + u g φ), everything is a polynomial of q: one division a voxel, and sums of
-    q and q² alone in reverse."""
-    u, growth, net = primals
-    by_u, by_growth, by_net = tangents
-    ratio, slope = jax.jvp(_expm1_ratio, (net,), (jnp.ones_like(net),))
-    rise = jnp.exp(net)
-    q = u / (1 + u * growth * ratio)
-    change = rise * (1 - growth * ratio * q) ** 2 * by_u
-    change = change + q * (rise * by_net)
-    change = change - q**2 * (rise * (growth * slope * by_net + ratio * by_growth))
-    return q * rise, change
-
-
-def _expm1_ratio(x: Array) -> Array:
-    """(exp(x) - 1) / x, smooth through x = 0."""
-    small = jnp.abs(x) < 1e-3
-    safe = jnp.where(small, 1.0, x)
-    series = 1 + x / 2 * (1 + x / 3 * (1 + x / 4))
-    return jnp.where(small, series, jnp.expm1(safe) / safe)
 
 
 def _cubic_bspline(t: np.ndarray) -> np.ndarray:
