@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from oncology import transport
 from oncology.growth_laws import GrowthLaw, Logistic
+from oncology.radiotherapy import oxygen_modification
 
 Parameters = Mapping[str, ArrayLike]
 
@@ -83,7 +84,8 @@ class ReactionDiffusion(eqx.Module):
     u is a fraction of the carrying capacity, with zero flux through the boundary of `habitable`.
     `white_matter` and `grey_matter`, when given, make D(x) = D (w + ratio g) / (w + g), D being
     the diffusivity in white matter; otherwise D is the same everywhere cells can live.
-    `drug_delivery` and `dose_shape` scale chemotherapy and radiotherapy voxel by voxel.
+    `drug_delivery` and `dose_shape` scale chemotherapy and radiotherapy voxel by voxel; where
+    `oxygen_mmhg` lacks, radiation does less. A `cavity` is empty and closed after a resection.
     Valid for D >= 0 and any k; spacing in mm may differ between axes.
 
     Swanson, Alvord & Murray 2000, doi:10.1046/j.1365-2184.2000.00177.x (the model, and the
@@ -95,6 +97,8 @@ class ReactionDiffusion(eqx.Module):
     grey_matter: Float[Array, "x y z"] | None = None
     drug_delivery: Float[Array, "x y z"] | None = None
     dose_shape: Float[Array, "x y z"] | None = None
+    oxygen_mmhg: Float[Array, "x y z"] | None = None
+    cavity: Bool[Array, "x y z"] | None = None
     growth_map: GrowthMap | None = None
     law: GrowthLaw = Logistic()
     spacing_mm: tuple[float, float, float] = eqx.field(static=True, default=(1.0, 1.0, 1.0))
@@ -117,6 +121,13 @@ class ReactionDiffusion(eqx.Module):
     def conductance(self) -> transport.Conductance:
         """What crosses each voxel face per unit of D."""
         return transport.face_conductance(self.relative_diffusivity(), self.spacing_mm)
+
+    def dose_share(self) -> Array | None:
+        """What a voxel gets of a dose in Gy, times what oxygen makes of it; None for all of it."""
+        if self.oxygen_mmhg is None:
+            return self.dose_shape
+        share = oxygen_modification(self.oxygen_mmhg)
+        return share if self.dose_shape is None else share * self.dose_shape
 
     def growth_rate(self, p: Parameters) -> Array:
         """k(x) in 1/day: one number, or a field when there is a growth map."""

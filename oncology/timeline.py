@@ -8,6 +8,7 @@ Reverse mode differentiates the discrete steps, one checkpoint a step.
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -17,9 +18,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mrphys.errors import InputError, Problem
-from oncology import transport, treatment
+from oncology import transport
 from oncology.growth import Parameters, ReactionDiffusion
-from oncology.treatment import Plan
+from oncology.treatment import Plan, linear_quadratic
 
 SPLITTING_ERROR = 0.04
 """Largest relative error of the total cellularity, divided by (k h)², measured with steps h for
@@ -40,13 +41,15 @@ def largest_step_days(growth_rate_per_day: float, tolerance: float) -> float:
 class Steps(eqx.Module):
     """The steps from one day to a later one, no event inside any of them.
 
-    `fraction_gy` is the dose given at the start of each step, 0 for none.
+    `fraction_gy` is the dose given at the start of each step, 0 for none; `together_gy` what it
+    acts together with, as in `linear_quadratic`: itself, when None.
     """
 
     start_day: Float[np.ndarray, " steps"]
     end_day: Float[np.ndarray, " steps"]
     fraction_gy: Float[np.ndarray, " steps"]
     stages: int = eqx.field(static=True)
+    together_gy: Float[np.ndarray, " steps"] | None = None
 
 
 def steps_between(
@@ -80,13 +83,17 @@ def steps_between(
     largest = largest_step_days(largest_growth_rate_per_day, tolerance)
     finer = [_step_ends(corners, largest / share, spread) for share in np.linspace(1, 2, 21)]
     days = min(finer, key=lambda days: days.size * (1 + stages(days)))
-    fraction_gy = np.zeros(days.size - 1)
+    fraction_gy, together_gy = np.zeros((2, days.size - 1))
     if plan.radiotherapy is not None:
         course = plan.radiotherapy
-        for day, dose in zip(course.days.tolist(), course.doses_gy.tolist(), strict=True):
+        for day, dose, together in zip(
+            course.days.tolist(), course.doses_gy.tolist(), course.together_gy(), strict=True
+        ):
             if start_day <= day < end_day:
-                fraction_gy[np.flatnonzero(days[:-1] == day)[0]] += dose
-    return Steps(days[:-1], days[1:], fraction_gy, stages(days))
+                step = np.flatnonzero(days[:-1] == day)[0]
+                fraction_gy[step] += dose
+                together_gy[step] = together
+    return Steps(days[:-1], days[1:], fraction_gy, stages(days), together_gy)
 
 
 def _step_ends(
@@ -122,32 +129,54 @@ def course(
 ) -> tuple[Float[Array, "x y z"], Any]:
     """The state at the end of `steps`, and `measure(state)` at the end of each step."""
     conductance = model.conductance().with_halo(steps.stages)
+    after = (
+        None if model.cavity is None or not plan.resections else conductance.within(~model.cavity)
+    )
     diffusivity = p["diffusivity_mm2_per_day"]
-    rate = model.growth_rate(p)
+    rate, share = model.growth_rate(p), model.dose_share()
 
-    def advance(u: Array, step: tuple[Array, Array, Array]) -> tuple[Array, Any]:
-        start, end, fraction_gy = step
+    def advance(u: Array, step: tuple[Array, ...]) -> tuple[Array, Any]:
+        start, end, *fraction = step
         length = end - start
-        kill = sum(
-            (agent.kill(p, start, end) for agent in plan.chemotherapy), jnp.zeros((), u.dtype)
-        )
+        u, open_faces = _cut_out(model, plan, u, start), conductance
+        if after is not None:
+            cut = jnp.any(jnp.asarray([start >= cut.day for cut in plan.resections]))
+            open_faces = jax.tree.map(partial(jnp.where, cut), after, conductance)
+        kill = jnp.asarray(plan.drug_kill(p, start, end), u.dtype)
         if model.drug_delivery is not None:
             kill = kill * model.drug_delivery
+        for source in plan.radionuclides:
+            kill = kill + source.kill(p, start, end, 1.0 if share is None else share)
         if plan.radiotherapy is not None:
-            dose = fraction_gy if model.dose_shape is None else fraction_gy * model.dose_shape
-            u = u * jnp.exp(
-                treatment.linear_quadratic(
-                    p["radiosensitivity_per_gy"], dose, plan.radiotherapy.alpha_over_beta_gy
-                )
-            )
-        u = model.law.step(u, rate, kill / 2, length / 2)
-        u = transport.diffuse(u, conductance, diffusivity * length, steps.stages)
-        u = model.law.step(u, rate, kill / 2, length / 2)
+            dose, together = (x if share is None else x * share for x in fraction)
+            sensitivity = p["radiosensitivity_per_gy"] * plan.sensitisation(p, start)
+            ratio = plan.radiotherapy.alpha_over_beta_gy
+            u = u * jnp.exp(linear_quadratic(sensitivity, dose, ratio, together))
+        growth = rate
+        if plan.radiotherapy is not None and plan.radiotherapy.kickoff_day is not None:
+            faster = plan.radiotherapy.repopulating(start, end)
+            growth = rate + faster * p["repopulation_per_day"]
+        u = model.law.step(u, growth, kill / 2, length / 2)
+        u = transport.diffuse(u, open_faces, diffusivity * length, steps.stages)
+        u = model.law.step(u, growth, kill / 2, length / 2)
         return u, measure(u)
 
-    table = (steps.start_day, steps.end_day, steps.fraction_gy)
+    together = steps.fraction_gy if steps.together_gy is None else steps.together_gy
+    table = (steps.start_day, steps.end_day, steps.fraction_gy, together)
     table = jax.tree.map(lambda column: jnp.asarray(column, u.dtype), table)
     return jax.lax.scan(jax.checkpoint(advance), u, table)
+
+
+def _cut_out(model: ReactionDiffusion, plan: Plan, u: Array, day: Array) -> Array:
+    """u after the resections of a day: nothing in the cavity; less where density is seen."""
+    for resection in plan.resections:
+        left = resection.remaining if model.cavity is None else partial(_outside, model.cavity)
+        u = jax.lax.cond(day == jnp.asarray(resection.day, day.dtype), left, lambda v: v, u)
+    return u
+
+
+def _outside(cavity: Array, u: Array) -> Array:
+    return jnp.where(cavity, 0.0, u)
 
 
 def trajectory(
