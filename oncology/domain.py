@@ -12,8 +12,12 @@ from scipy import ndimage
 
 from mrphys.errors import InputError, Problem
 from mrphys.volume import Volume
+from oncology.anisotropy import cell_tensor, checked_tensor, tensor_faces
 from oncology.cohort import Patient, Visit
 from oncology.growth import ReactionDiffusion
+
+LARGEST_DOSE_GY = 150.0
+"""More than any plan gives."""
 
 
 class Crop(eqx.Module):
@@ -81,6 +85,9 @@ def cut_to_reach(
     crop = Crop(_box(seen, model.spacing_mm, margin), seen.shape)
     grids = eqx.filter(model, lambda leaf: eqx.is_array(leaf) and leaf.shape == seen.shape)
     cut = jax.tree.map(lambda leaf: leaf[crop.slices], grids)
+    if model.tensor is not None:
+        cause = "cut the maps before `tensor_faces`"
+        raise InputError(Problem("cut_to_reach", "a model with tensors", "one without", cause))
     if model.growth_map is not None:
         along = zip(model.growth_map.along_axis, crop.slices, strict=True)
         bases = tuple(basis[part] for basis, part in along)
@@ -134,8 +141,18 @@ def model_for(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -> React
 
     dose = patient.earliest("dose_gy")
     prescribed = 1.0 if dose is None else float(np.max(np.asarray(dose.data)))
+    if prescribed > LARGEST_DOSE_GY:
+        found, cause = f"up to {prescribed:g} Gy", "a dose in cGy; divide by 100"
+        raise InputError(Problem("dose map", found, f"at most {LARGEST_DOSE_GY:g} Gy", cause))
+    habitable = habitable_tissue(patient, crop, seen)
+    measured = patient.earliest("tensor_mm2_per_s")
+    faces = None
+    if measured is not None:
+        water, _ = checked_tensor(np.asarray(crop.cut(measured)), habitable)
+        faces = tensor_faces(cell_tensor(water), habitable, measured.spacing_mm)
     return ReactionDiffusion(
-        habitable=jnp.asarray(habitable_tissue(patient, crop, seen)),
+        habitable=jnp.asarray(habitable),
+        tensor=faces,
         white_matter=image("white_matter"),
         grey_matter=image("grey_matter"),
         drug_delivery=image("drug_delivery"),

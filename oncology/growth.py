@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from oncology import transport
+from oncology.anisotropy import TensorFaces
 from oncology.growth_laws import GrowthLaw, Logistic
 from oncology.radiotherapy import oxygen_modification
 
@@ -84,6 +85,7 @@ class ReactionDiffusion(eqx.Module):
     u is a fraction of the carrying capacity, with zero flux through the boundary of `habitable`.
     `white_matter` and `grey_matter`, when given, make D(x) = D (w + ratio g) / (w + g), D being
     the diffusivity in white matter; otherwise D is the same everywhere cells can live.
+    A `tensor` takes their place where D depends on direction (`oncology.anisotropy.tensor_faces`).
     `drug_delivery` and `dose_shape` scale chemotherapy and radiotherapy voxel by voxel; where
     `oxygen_mmhg` lacks, radiation does less. A `cavity` is empty and closed after a resection.
     Valid for D >= 0 and any k; spacing in mm may differ between axes.
@@ -99,6 +101,7 @@ class ReactionDiffusion(eqx.Module):
     dose_shape: Float[Array, "x y z"] | None = None
     oxygen_mmhg: Float[Array, "x y z"] | None = None
     cavity: Bool[Array, "x y z"] | None = None
+    tensor: TensorFaces | None = None
     growth_map: GrowthMap | None = None
     law: GrowthLaw = Logistic()
     spacing_mm: tuple[float, float, float] = eqx.field(static=True, default=(1.0, 1.0, 1.0))
@@ -120,6 +123,8 @@ class ReactionDiffusion(eqx.Module):
 
     def conductance(self) -> transport.Conductance:
         """What crosses each voxel face per unit of D."""
+        if self.tensor is not None:
+            return self.tensor.conductance
         return transport.face_conductance(self.relative_diffusivity(), self.spacing_mm)
 
     def dose_share(self) -> Array | None:
@@ -128,6 +133,11 @@ class ReactionDiffusion(eqx.Module):
             return self.dose_shape
         share = oxygen_modification(self.oxygen_mmhg)
         return share if self.dose_shape is None else share * self.dose_shape
+
+    @property
+    def stiffness(self) -> float:
+        """Of transport, over that of a diffusivity of 1 everywhere."""
+        return 1.0 if self.tensor is None else self.tensor.stiffness
 
     def growth_rate(self, p: Parameters) -> Array:
         """k(x) in 1/day: one number, or a field when there is a growth map."""

@@ -74,7 +74,7 @@ def steps_between(
     inside = [day for day in plan.event_days if start_day < day < end_day]
     corners = [start_day, *inside, end_day]
     shape, spacing_mm = model.habitable.shape, model.spacing_mm
-    diffusivity = largest_diffusivity_mm2_per_day
+    diffusivity = largest_diffusivity_mm2_per_day * model.stiffness
     spread = diffusivity * sum(h**-2 for n, h in zip(shape, spacing_mm, strict=True) if n > 1)
 
     def stages(days: np.ndarray) -> int:
