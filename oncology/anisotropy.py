@@ -54,7 +54,8 @@ def selling(
         for pair, (i, j) in enumerate(PAIRS):
             rows = acute[worst[acute] == pair]
             others = [k for k in range(4) if k not in (i, j)]
-            bases[np.ix_(rows, others)] += bases[rows, i][:, None, :]
+            for k in others:
+                bases[rows, k] += bases[rows, i]
             bases[rows, i] *= -1
     else:
         found, cause = f"{acute.size} tensors without an obtuse superbase", "nearly singular"

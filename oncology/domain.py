@@ -14,7 +14,7 @@ from mrphys.errors import InputError, Problem
 from mrphys.volume import Volume
 from oncology.anisotropy import cell_tensor, checked_tensor, tensor_faces
 from oncology.cohort import Patient, Visit
-from oncology.growth import ReactionDiffusion
+from oncology.growth import GrowthMap, ReactionDiffusion
 
 LARGEST_DOSE_GY = 150.0
 """More than any plan gives."""
@@ -88,7 +88,7 @@ def cut_to_reach(
     if model.tensor is not None:
         cause = "cut the maps before `tensor_faces`"
         raise InputError(Problem("cut_to_reach", "a model with tensors", "one without", cause))
-    if model.growth_map is not None:
+    if isinstance(model.growth_map, GrowthMap):
         along = zip(model.growth_map.along_axis, crop.slices, strict=True)
         bases = tuple(basis[part] for basis, part in along)
         cut = eqx.tree_at(

@@ -2,6 +2,7 @@
 
 ReactionDiffusion    ∂u/∂t = ∇·(D(x) ∇u) + reaction(u, k(x)) - kill(x, t) u on a voxel grid
 GrowthMap            k(x) = k + Σ c_j B_j(x): smooth local departures from one rate
+Habitats             one departure a region
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from oncology import transport
 from oncology.anisotropy import TensorFaces
@@ -77,7 +78,38 @@ class GrowthMap(eqx.Module):
         return field
 
 
-class ReactionDiffusion(eqx.Module):
+class Habitats(eqx.Module):
+    """One departure of the growth rate in each of several regions, as a GrowthMap of them.
+
+    `labels` are 0 outside and 1, 2, ... in the habitats, such as those that clustering perfusion
+    and diffusion finds (Jardim-Perassi et al. 2019, doi:10.1158/0008-5472.CAN-19-0213).
+    """
+
+    labels: Int[Array, "x y z"]
+    size: int = eqx.field(static=True)
+
+    def __init__(self, labels: Int[np.ndarray, "x y z"]):
+        self.labels = jnp.asarray(labels)
+        self.size = int(np.max(labels))
+
+    def __call__(self, coefficients: Float[Array, " m"]) -> Float[Array, "x y z"]:
+        """δk(x) in the unit of the coefficients."""
+        return jnp.concatenate([jnp.zeros(1, coefficients.dtype), coefficients])[self.labels]
+
+
+class Grown(eqx.Module):
+    """Anything that grows on a grid of voxels: where, how large they are, how stiff transport is
+    over that of a diffusivity of 1 everywhere."""
+
+    habitable: eqx.AbstractVar[Bool[Array, "x y z"]]
+    spacing_mm: eqx.AbstractVar[tuple[float, float, float]]
+
+    @property
+    def stiffness(self) -> float:
+        return 1.0
+
+
+class ReactionDiffusion(Grown):
     r"""Cells that proliferate and wander: the Fisher-KPP equation in a patient's anatomy.
 
     .. math:: \partial_t u = \nabla\cdot(D(x)\nabla u) + k(x) u (1 - u) - \kappa(x, t) u
@@ -102,7 +134,7 @@ class ReactionDiffusion(eqx.Module):
     oxygen_mmhg: Float[Array, "x y z"] | None = None
     cavity: Bool[Array, "x y z"] | None = None
     tensor: TensorFaces | None = None
-    growth_map: GrowthMap | None = None
+    growth_map: GrowthMap | Habitats | None = None
     law: GrowthLaw = Logistic()
     spacing_mm: tuple[float, float, float] = eqx.field(static=True, default=(1.0, 1.0, 1.0))
     grey_to_white: float = eqx.field(static=True, default=0.2)
@@ -136,7 +168,6 @@ class ReactionDiffusion(eqx.Module):
 
     @property
     def stiffness(self) -> float:
-        """Of transport, over that of a diffusivity of 1 everywhere."""
         return 1.0 if self.tensor is None else self.tensor.stiffness
 
     def growth_rate(self, p: Parameters) -> Array:

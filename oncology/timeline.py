@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from mrphys.errors import InputError, Problem
 from oncology import transport
-from oncology.growth import Parameters, ReactionDiffusion
+from oncology.growth import Grown, Parameters, ReactionDiffusion
 from oncology.treatment import Plan, linear_quadratic
 
 SPLITTING_ERROR = 0.04
@@ -53,7 +53,7 @@ class Steps(eqx.Module):
 
 
 def steps_between(
-    model: ReactionDiffusion,
+    model: Grown,
     plan: Plan,
     start_day: float,
     end_day: float,
