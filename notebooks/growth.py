@@ -23,6 +23,7 @@ import numpy as np
 
 from oncology import anisotropy, mechanics, species
 from oncology.appearance import LABELS, label_probabilities
+from oncology.chemotherapy import Immunotherapy
 from oncology.growth import ReactionDiffusion
 from oncology.growth_laws import Allee, Bertalanffy, Exponential, Gompertz, Logistic, PowerLaw
 from oncology.timeline import course, integrate, steps_between
@@ -46,7 +47,7 @@ laws = {
     "logistic": Logistic(),
     "Gompertz": Gompertz(),
     "von Bertalanffy": Bertalanffy(),
-    "Allee, A = 0.03": Allee(0.03, 0.05),
+    "Allee, A = 0.01": Allee(0.01, 0.02),
 }
 figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 for name, law in laws.items():
@@ -59,14 +60,16 @@ figure.savefig(OUT / "growth_laws.png", dpi=110)
 # %% [markdown]
 # ## What treatment leaves
 #
-# Surviving cells, without growth: thirty fractions of 2 Gy; a drug whose effect decays; an immune
-# response that comes late; a radionuclide whose dose rate falls while damage is repaired; their sum.
+# Slow growth under thirty fractions of 2 Gy; a drug whose effect decays; an immune response, which
+# comes late and lasts; a radionuclide, whose dose rate falls while damage is repaired; and surgery
+# before fractions.
 
 # %%
 fractions = np.array([d for d in range(42) if d % 7 < 5], float)
 plans = {
     "30 x 2 Gy": Plan(radiotherapy=Radiotherapy(fractions, np.full(30, 2.0))),
     "drug, three doses": Plan((Chemotherapy(np.array([0.0, 21.0, 42.0]), np.ones(3), "a"),)),
+    "immunotherapy, two doses": Plan((Immunotherapy(np.array([0.0, 21.0]), np.ones(2), "i"),)),
     "radionuclide, 2 x 20 Gy": Plan(
         radionuclides=(Radionuclide(np.array([0.0, 28.0]), np.full(2, 20.0)),)
     ),
@@ -81,6 +84,9 @@ p = {
     "radiosensitivity_per_gy": 0.05,
     "kill_a_per_day": 0.3,
     "decay_a_per_day": 0.4,
+    "kill_i_per_day": 0.1,
+    "activation_i_per_day": 0.15,
+    "exhaustion_i_per_day": 0.05,
 }
 point = ReactionDiffusion(jnp.ones((1, 1, 1), bool))
 limits = {"largest_diffusivity_mm2_per_day": 0.0, "largest_growth_rate_per_day": 0.3}
@@ -169,39 +175,43 @@ figure.savefig(OUT / "growth_mechanics.png", dpi=110)
 # its vessels. Colours stack the species as red, green and blue.
 
 # %%
+limits |= {"largest_growth_rate_per_day": 0.3}
 p |= {
+    "diffusivity_mm2_per_day": 0.2,
     "switch_rate_per_day": 0.3,
-    "switch_density": 0.3,
-    "death_rate_per_day": 0.2,
-    "penetration_mm": 3.0,
-    "consumption": 5.0,
-    "conversion_rate_per_day": 0.1,
+    "switch_density": 0.8,
+    "death_rate_per_day": 0.06,
+    "penetration_mm": 4.0,
+    "consumption": 1.5,
+    "conversion_rate_per_day": 0.05,
     "crowded_density": 0.5,
     "enhancing_diffusivity_mm2_per_day": 0.05,
     "enhancing_growth_rate_per_day": 0.05,
     "vessel_diffusivity_mm2_per_day": 0.1,
     "vessel_growth_rate_per_day": 0.2,
     "capacity_without_vessels": 0.2,
-    "growth_rate_per_day": 0.12,
+    "growth_rate_per_day": 0.2,
 }
 kinds = (species.Hypoxia, species.GoOrGrow, species.TwoSpeciesGlioma, species.Angiogenesis)
-figure, panels = plt.subplots(1, 5, figsize=(13.5, 3), layout="constrained")
+figure, panels = plt.subplots(1, 5, figsize=(13.5, 3.6), layout="constrained")
 for axes, kind in zip(panels, kinds, strict=False):
     model = kind(habitable, spacing)
     u = jnp.stack([start_field, *(0.0 * start_field for _ in model.names[1:])])
     if kind is species.Angiogenesis:
         u = u.at[1].set(0.15 * brain)
-    steps = steps_between(model, Plan(), 0.0, 100.0, **limits, tolerance=1e-2)
+    steps = steps_between(model, Plan(), 0.0, 60.0, **limits, tolerance=1e-2)
     u = np.asarray(evolve(model, Plan(), p, u, steps))
     colours = np.zeros((n, n, 3))
     colours[..., : len(u)] = np.moveaxis(u[..., 0], 0, -1)
     axes.imshow(np.clip(colours, 0, 1).swapaxes(0, 1), origin="lower")
-    axes.set(title="\n".join([kind.__name__, ", ".join(model.names)]), xticks=[], yticks=[])
-    axes.title.set_fontsize(8)
+    axes.set_title("\n".join([kind.__name__, ", ".join(model.names)]), fontsize=8)
+    axes.set(xticks=[], yticks=[])
     if kind is species.Hypoxia:
-        drawn = label_probabilities(jnp.asarray(u[:2].sum(0)), jnp.asarray(u[2]), necrosis=0.3)
+        drawn = label_probabilities(
+            jnp.asarray(u[:2].sum(0)), jnp.asarray(u[2]), enhancing=0.6, necrosis=0.3
+        )
         labels = LABELS[np.asarray(drawn.argmax(0))]
 panels[4].imshow(labels[..., 0].T, origin="lower", cmap="viridis", vmin=0, vmax=4)
-panels[4].set(title="labels of the first:\n1 necrosis, 2 oedema, 4 enhancing", xticks=[], yticks=[])
-panels[4].title.set_fontsize(8)
+panels[4].set_title("labels of the first:\n1 necrosis, 2 oedema, 4 enhancing", fontsize=8)
+panels[4].set(xticks=[], yticks=[])
 figure.savefig(OUT / "growth_species.png", dpi=110)
