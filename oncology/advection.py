@@ -40,7 +40,7 @@ def advect(
     u: Float[Array, "x y z"],
     velocity_mm_per_day: Float[Array, "3 x y z"],
     step_days: ArrayLike,
-    spacing_mm: Sequence[float],
+    spacing_mm: Sequence[ArrayLike],
     substeps: int,
 ) -> Float[Array, "x y z"]:
     """u after a step; velocities lie on the faces towards the next voxel, those of the last one
@@ -65,7 +65,7 @@ def substeps_needed(
     return max(1, math.ceil(flow * step_days / COURANT - 1e-9))
 
 
-def _inflow(u: Array, velocity: Array, spacing_mm: Sequence[float]) -> Array:
+def _inflow(u: Array, velocity: Array, spacing_mm: Sequence[ArrayLike]) -> Array:
     balance = jnp.zeros_like(u)
     for axis, h in enumerate(spacing_mm):
         if u.shape[axis] == 1:

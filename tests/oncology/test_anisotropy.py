@@ -64,15 +64,15 @@ def test_an_isotropic_tensor_is_a_scalar():
     assert faces.stiffness == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("shape", [(25, 23, 27), (31, 29, 1)])
+@pytest.mark.parametrize("shape", [(21, 19, 23), (31, 29, 1)])
 def test_a_point_spreads_along_the_tensor(shape):
     """Covariance 2 D t, exactly; no density below zero at explicit steps; nothing lost."""
-    d, days = tensors(1, 8.0, seed=4)[0], 3.0
+    d, days = tensors(1, 8.0, seed=4)[0], 2.0
     live = [axis for axis, n in enumerate(shape) if n > 1]
     faces = tensor_faces(everywhere(d, shape), np.ones(shape, bool), SPACING_MM)
     u = jnp.zeros(shape).at[tuple(n // 2 for n in shape)].set(1.0)
-    for _ in range(20):
-        u = diffuse(u, faces.conductance, days / 20, stages=3)
+    for _ in range(8):
+        u = diffuse(u, faces.conductance, days / 8, stages=3)
     x = (np.moveaxis(np.indices(shape), 0, -1) - np.array(shape) // 2) * SPACING_MM
     covariance = np.einsum("xyz,xyzi,xyzj->ij", u, x, x)
     np.testing.assert_allclose(

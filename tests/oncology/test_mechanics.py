@@ -45,7 +45,7 @@ def test_confined_compression(rtol):
 
 def test_a_sphere_that_grows_in_a_clamped_ball():
     """Lamé: w = A r inside the inclusion, B r + C / r² outside, nothing at the wall."""
-    size, a, b, s, e, nu = 41, 8.3, 19.0, 1.0, 2.0, 0.3
+    size, a, b, s, e, nu = 31, 7.3, 14.5, 1.0, 2.0, 0.3
     middle = (size - 1) / 2
     r = np.sqrt(((np.indices((size,) * 3) - middle) ** 2).sum(0))
     soft = np.clip(a + 0.5 - r, 0, 1)
@@ -60,7 +60,7 @@ def test_a_sphere_that_grows_in_a_clamped_ball():
     rows = [[a, -a, -(a**-2)], [bulk, -bulk, 4 * shear * a**-3], [0, b, b**-2]]
     inside, linear, inverse = np.linalg.solve(rows, [0, s, 0])
     expected = np.where(radius < a, inside * radius, linear * radius + inverse / radius**2)
-    near = (radius > 2) & (radius < 15)
+    near = (radius > 2) & (radius < 11)
     assert np.abs(radial - expected)[near].max() < 0.06 * expected.max()
 
 

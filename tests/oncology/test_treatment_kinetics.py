@@ -91,9 +91,9 @@ def test_a_saturating_effect(rtol):
 
 
 def test_gradients_of_kinetics():
-    courses = [kind(DAYS, DOSES, "x") for kind in (OneCompartment, TwoCompartment, Immunotherapy)]
+    courses = [kind(DAYS, DOSES, "x") for kind in (Chemotherapy, OneCompartment, TwoCompartment)]
     courses += [Saturating(courses[0]), Radionuclide(DAYS, 20 * DOSES)]
-    names = [name for name in P if name != "decay_x_per_day"]
+    names = [name for name in P if not name.startswith(("activation", "exhaustion"))]
 
     def kills(x):
         p = dict(zip(names, x, strict=True))
