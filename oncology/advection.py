@@ -4,7 +4,8 @@ face_velocity    the gradient of what draws cells, on the faces between them
 advect           one step, as many substeps as the fastest flow needs
 
 Fluxes are upwind with van Leer's limiter, steps those of Heun (strong stability preserving): where
-u is smooth second order in space and time, and never below zero at Courant numbers up to 1/2.
+u is smooth and monotone second order in space and time, never below zero at Courant numbers up to
+1/2.
 van Leer 1974, doi:10.1016/0021-9991(74)90019-9; Shu & Osher 1988,
 doi:10.1016/0021-9991(88)90177-5.
 """

