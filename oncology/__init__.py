@@ -2,6 +2,7 @@
 
 read_patient, check      a folder of visits and treatments, and what is wrong with it
 ReactionDiffusion        growth, transport and treatment of a field of cells
+Mixture, evolve          the same for several kinds of cells
 GrowthLaw                its reaction at one point: Logistic, Gompertz, Bertalanffy, Allee, ...
 calibrate, forecast      parameters with their posterior; the distribution of a later day
 """
@@ -22,6 +23,7 @@ from oncology.growth_laws import (
 from oncology.observe import cellularity
 from oncology.priors import LogNormal, default_priors
 from oncology.quality import check
+from oncology.species import Mixture, evolve
 
 __all__ = [
     "Allee",
@@ -35,6 +37,7 @@ __all__ = [
     "GrowthMap",
     "LogNormal",
     "Logistic",
+    "Mixture",
     "Patient",
     "PowerLaw",
     "ReactionDiffusion",
@@ -44,6 +47,7 @@ __all__ = [
     "cellularity",
     "check",
     "default_priors",
+    "evolve",
     "forecast",
     "read_patient",
     "write_patient",

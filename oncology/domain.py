@@ -20,6 +20,10 @@ LARGEST_DOSE_GY = 150.0
 """More than any plan gives."""
 
 
+MOST_OVERLAP = 0.02
+"""Share of the drawn tumour that may lie in a cavity: voxels of the rim."""
+
+
 class Crop(eqx.Module):
     """A box of a larger grid."""
 
@@ -130,6 +134,22 @@ def habitable_tissue(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -
     return habitable
 
 
+def _empty_cavity(patient: Patient, cavity: Volume, crop: Crop) -> np.ndarray:
+    """The cavity of a resection on a box. Raises InputError where tumour is drawn inside it on a
+    scan that shows it."""
+    for visit in patient.scanned:
+        if visit.cavity is None:
+            continue
+        tumour = np.asarray(visit.tumor.data)
+        inside = np.sum(tumour & (np.asarray(visit.cavity.data) > 0.5))
+        if inside > MOST_OVERLAP * tumour.sum():
+            found = f"{inside} of {tumour.sum()} tumour voxels in the resection cavity"
+            cause = "the cavity's rim drawn into both, or masks of two days"
+            where = f"{patient.subject}, {visit.session}"
+            raise InputError(Problem(where, found, "tumour beside the cavity", cause))
+    return crop.cut(cavity) > 0.5
+
+
 def model_for(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -> ReactionDiffusion:
     """The reaction-diffusion model of one patient on a box of the images' grid: habitable tissue,
     transport by tissue where it is known, drug delivery and dose maps where there are any. Only
@@ -150,8 +170,10 @@ def model_for(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -> React
     if measured is not None:
         water, _ = checked_tensor(np.asarray(crop.cut(measured)), habitable)
         faces = tensor_faces(cell_tensor(water), habitable, measured.spacing_mm)
+    cavity = patient.earliest("cavity")
     return ReactionDiffusion(
         habitable=jnp.asarray(habitable),
+        cavity=None if cavity is None else jnp.asarray(_empty_cavity(patient, cavity, crop)),
         tensor=faces,
         white_matter=image("white_matter"),
         grey_matter=image("grey_matter"),

@@ -28,6 +28,10 @@ D / k of 0.2 to 5 voxels², from sharp-edged starts of 2 voxels' radius and more
 the first step (0.07 for 17 voxels²); once a front has formed it is 0.005 to 0.02. The relative L2
 error of the map is as large then, but right after a sharp-edged start up to ten times as large."""
 
+FASTEST_MM2_PER_DAY = 50.0
+SLOWEST_PER_DAY = 1e-5
+"""A tumour that doubles in two centuries."""
+
 FIRST_STEP_SPREAD = 0.1
 """Largest D h Σ 1/spacing² of a first step h, as far as three halvings reach."""
 
@@ -65,8 +69,9 @@ def steps_between(
     """Steps from `start_day` to `end_day`, fine enough for `tolerance` and stable up to the
     largest diffusivity; a fraction or dose on the first day counts, one on the last does not.
 
-    Raises InputError when the days are out of order.
+    Raises InputError when the days are out of order, and for rates in other units than these.
     """
+    _check_rates(largest_diffusivity_mm2_per_day, largest_growth_rate_per_day)
     if not end_day > start_day:
         raise InputError(
             Problem("steps_between", f"day {start_day} to {end_day}", "a later day to go to")
@@ -94,6 +99,20 @@ def steps_between(
                 fraction_gy[step] += dose
                 together_gy[step] = together
     return Steps(days[:-1], days[1:], fraction_gy, stages(days), together_gy)
+
+
+def _check_rates(diffusivity: float, growth_rate: float) -> None:
+    problems = []
+    if not 0 <= diffusivity <= FASTEST_MM2_PER_DAY:
+        cause = "a sign" if diffusivity < 0 else "mm²/year; divide by 365"
+        expected = f"0 to {FASTEST_MM2_PER_DAY:g} mm²/day"
+        problems.append(Problem("diffusivity", f"{diffusivity:g} mm²/day", expected, cause))
+    if not abs(growth_rate) <= 10 or 0 < abs(growth_rate) < SLOWEST_PER_DAY:
+        cause = "1/s; multiply by 86400" if abs(growth_rate) < 1 else "1/year; divide by 365"
+        expected = f"0, or {SLOWEST_PER_DAY:g} to 10 /day, either sign"
+        problems.append(Problem("growth rate", f"{growth_rate:g} /day", expected, cause))
+    if problems:
+        raise InputError(*problems)
 
 
 def _step_ends(

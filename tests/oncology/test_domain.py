@@ -195,3 +195,31 @@ def test_a_model_cut_to_its_reach_grows_as_the_whole():
     np.testing.assert_allclose(found, exact, atol=1e-3)
     with pytest.raises(InputError, match="nothing above"):
         cut_to_reach(whole, 0 * start, 20.0, 0.1, 0.07)
+
+
+def test_cavities_are_picked_up_unless_tumour_lies_in_them():
+    before = visit(0, ball((6, 7, 3), 5))
+    cavity = ball((6, 7, 3), 6).astype(np.uint8)
+    after = visit(1, ball((12, 12, 3), 4), cavity=cavity)
+    patient = Patient("sub-01", (before, after))
+    crop = crop_around(patient.visits, 4.0)
+    model = model_for(patient, crop)
+    np.testing.assert_array_equal(model.cavity, cavity[crop.slices] > 0)
+    wrong = Patient("sub-01", (before, visit(1, ball((7, 7, 3), 5), cavity=cavity)))
+    with pytest.raises(InputError, match="resection cavity"):
+        model_for(wrong, crop)
+
+
+def test_a_dose_in_centigray_is_an_error():
+    dose = np.full(SHAPE, 6000.0)
+    patient = Patient("sub-01", (visit(0, ball((6, 7, 3), 5), dose_gy=dose),))
+    with pytest.raises(InputError, match="cGy"):
+        model_for(patient, crop_around(patient.visits, 4.0))
+
+
+def test_fibres_are_picked_up_from_a_tensor_map():
+    tensor = np.tile(np.array([1.5, 0.6, 0.5, 0.1, 0.0, 0.0]) * 1e-3, (*SHAPE, 1))
+    patient = Patient("sub-01", (visit(0, ball((6, 7, 3), 5), tensor_mm2_per_s=tensor),))
+    model = model_for(patient, crop_around(patient.visits, 4.0))
+    assert model.tensor is not None
+    assert model.stiffness == pytest.approx(1.0, rel=0.5)

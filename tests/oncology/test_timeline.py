@@ -276,6 +276,16 @@ def test_days_out_of_order_are_an_error(start, end):
         treated_steps(start, end)
 
 
+@pytest.mark.parametrize(
+    ("diffusivity", "growth", "cause"),
+    [(-0.1, 0.1, "a sign"), (80.0, 0.1, "mm²/year"), (0.1, 5e-7, "1/s"), (0.1, np.nan, "growth")],
+)
+def test_rates_in_other_units_are_errors(diffusivity, growth, cause):
+    limits = {"largest_diffusivity_mm2_per_day": diffusivity}
+    with pytest.raises(InputError, match=cause):
+        steps_between(brain_like(), Plan(), 0.0, 1.0, **limits, largest_growth_rate_per_day=growth)
+
+
 @pytest.mark.core
 def test_radiotherapy_alone_multiplies_by_every_survival(rtol):
     """Legs that meet on a day of treatment count it once."""
