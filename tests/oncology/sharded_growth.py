@@ -1,4 +1,4 @@
-"""One field over several devices or processes, held against the same on one device.
+"""One field, and a cohort, over several devices or processes: the same as on one device.
 
 Alone, this script makes two devices; `sharded_growth.py PORT PROCESS` is one of two hosts.
 """
@@ -53,6 +53,15 @@ across, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("x
 shared = laid_out(rates, everywhere), laid_out(start, across), laid_out(habitable, across)
 program = total_and_gradient.lower(*shared).compile()
 found = program(*shared)
+
+patients = jnp.stack([start, start**2]), jnp.stack([rates, 2 * rates])
+each = jax.jit(jax.vmap(lambda u, rates: total_and_gradient(rates, u, habitable)[1]))
+cohort = each(*(laid_out(np.asarray(array), across) for array in patients))
+for shard in cohort.addressable_shards:
+    one = int(shard.index[0].start or 0)
+    u, rate = (jax.device_put(array[one], here) for array in patients)
+    expected = total_and_gradient(rate, u, jax.device_put(habitable, here))[1]
+    np.testing.assert_allclose(np.asarray(shard.data)[0], expected, atol=1e-6)
 
 assert len(jax.devices()) == 2, jax.devices()
 operations = set(re.findall(r" (collective-permute|all-gather|all-to-all)", str(program.as_text())))
