@@ -9,6 +9,7 @@ BIDS names, so that other tools read the folder too (all images but the tumour m
       ses-01/anat/sub-01_ses-01_label-tumor_mask.nii.gz    binary, or the BraTS labels
       ses-01/anat/sub-01_ses-01_cellularity.nii.gz         fraction of the carrying capacity
       ses-01/anat/sub-01_ses-01_label-tissue_mask.nii.gz   where cells can live
+      ses-01/anat/sub-01_ses-01_label-cavity_mask.nii.gz   what a resection left empty
       ses-01/anat/sub-01_ses-01_label-WM_probseg.nii.gz    and label-GM: share of the voxel
       ses-01/dwi/sub-01_ses-01_ADC.nii.gz                  mm²/s; desc-sd_ADC: its sd
       ses-01/dwi/sub-01_ses-01_tensor.nii.gz               mm²/s, 6 channels
@@ -51,6 +52,7 @@ IMAGES = {
     "adc_sd_mm2_per_s": ImageKind("dwi", "desc-sd_ADC", "mm²/s"),
     "cellularity": ImageKind("anat", "cellularity"),
     "tissue": ImageKind("anat", "label-tissue_mask", method="nearest"),
+    "cavity": ImageKind("anat", "label-cavity_mask", method="nearest"),
     "white_matter": ImageKind("anat", "label-WM_probseg"),
     "grey_matter": ImageKind("anat", "label-GM_probseg"),
     "drug_delivery": ImageKind("perf", "AUC"),
@@ -77,6 +79,7 @@ class Visit:
     adc_sd_mm2_per_s: Volume | None = None
     cellularity: Volume | None = None
     tissue: Volume | None = None
+    cavity: Volume | None = None
     white_matter: Volume | None = None
     grey_matter: Volume | None = None
     drug_delivery: Volume | None = None

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -11,8 +12,16 @@ from scipy import ndimage
 
 from mrphys.errors import InputError, Problem
 from mrphys.volume import Volume
+from oncology.anisotropy import cell_tensor, checked_tensor, tensor_faces
 from oncology.cohort import Patient, Visit
-from oncology.growth import ReactionDiffusion
+from oncology.growth import GrowthMap, ReactionDiffusion
+
+LARGEST_DOSE_GY = 150.0
+"""More than any plan gives."""
+
+
+MOST_OVERLAP = 0.02
+"""Share of the drawn tumour that may lie in a cavity: voxels of the rim."""
 
 
 class Crop(eqx.Module):
@@ -60,12 +69,48 @@ def crop_around(visits: Sequence[Visit], margin_mm: float) -> Crop:
     if not union.any():
         raise InputError(Problem("crop_around", "no tumour at any visit", "a drawn tumour"))
     spacing = next(v.tumor.spacing_mm for v in visits if not v.planned)
+    return Crop(_box(union, spacing, margin_mm), union.shape)
+
+
+def cut_to_reach(
+    model: ReactionDiffusion,
+    u: Float[Array, "x y z"] | np.ndarray,
+    days: float,
+    diffusivity_mm2_per_day: float,
+    growth_rate_per_day: float,
+    least: float = 1e-3,
+) -> tuple[Crop, ReactionDiffusion]:
+    """The model on the box beyond which density stays under `least` for so many days from u, and
+    that box. Rates are the largest there are. Raises InputError where u has no cells."""
+    seen = np.asarray(u) > least
+    if not seen.any():
+        raise InputError(Problem("cut_to_reach", f"nothing above {least:g}", "a tumour"))
+    margin = reach_mm(days, diffusivity_mm2_per_day, growth_rate_per_day, least)
+    crop = Crop(_box(seen, model.spacing_mm, margin), seen.shape)
+    grids = eqx.filter(model, lambda leaf: eqx.is_array(leaf) and leaf.shape == seen.shape)
+    cut = jax.tree.map(lambda leaf: leaf[crop.slices], grids)
+    if model.tensor is not None:
+        cause = "cut the maps before `tensor_faces`"
+        raise InputError(Problem("cut_to_reach", "a model with tensors", "one without", cause))
+    if isinstance(model.growth_map, GrowthMap):
+        along = zip(model.growth_map.along_axis, crop.slices, strict=True)
+        bases = tuple(basis[part] for basis, part in along)
+        cut = eqx.tree_at(
+            lambda m: m.growth_map.along_axis, cut, bases, is_leaf=lambda x: x is None
+        )
+    return crop, eqx.combine(cut, model)
+
+
+def _box(
+    mask: np.ndarray, spacing_mm: Sequence[float], margin_mm: float
+) -> tuple[tuple[int, int], ...]:
+    """The box of a mask with a margin on all sides, within the grid."""
     box = []
-    for axis, (n, step) in enumerate(zip(union.shape, spacing, strict=True)):
-        along = np.flatnonzero(union.any(axis=tuple(a for a in range(3) if a != axis)))
+    for axis, (n, step) in enumerate(zip(mask.shape, spacing_mm, strict=True)):
+        along = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
         margin = math.ceil(margin_mm / step)
         box.append((max(int(along[0]) - margin, 0), min(int(along[-1]) + margin + 1, n)))
-    return Crop(tuple(box), union.shape)
+    return tuple(box)
 
 
 def habitable_tissue(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -> np.ndarray:
@@ -89,6 +134,22 @@ def habitable_tissue(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -
     return habitable
 
 
+def _empty_cavity(patient: Patient, cavity: Volume, crop: Crop) -> np.ndarray:
+    """The cavity of a resection on a box. Raises InputError where tumour is drawn inside it on a
+    scan that shows it."""
+    for visit in patient.scanned:
+        if visit.cavity is None:
+            continue
+        tumour = np.asarray(visit.tumor.data)
+        inside = np.sum(tumour & (np.asarray(visit.cavity.data) > 0.5))
+        if inside > MOST_OVERLAP * tumour.sum():
+            found = f"{inside} of {tumour.sum()} tumour voxels in the resection cavity"
+            cause = "the cavity's rim drawn into both, or masks of two days"
+            where = f"{patient.subject}, {visit.session}"
+            raise InputError(Problem(where, found, "tumour beside the cavity", cause))
+    return crop.cut(cavity) > 0.5
+
+
 def model_for(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -> ReactionDiffusion:
     """The reaction-diffusion model of one patient on a box of the images' grid: habitable tissue,
     transport by tissue where it is known, drug delivery and dose maps where there are any. Only
@@ -100,8 +161,20 @@ def model_for(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -> React
 
     dose = patient.earliest("dose_gy")
     prescribed = 1.0 if dose is None else float(np.max(np.asarray(dose.data)))
+    if prescribed > LARGEST_DOSE_GY:
+        found, cause = f"up to {prescribed:g} Gy", "a dose in cGy; divide by 100"
+        raise InputError(Problem("dose map", found, f"at most {LARGEST_DOSE_GY:g} Gy", cause))
+    habitable = habitable_tissue(patient, crop, seen)
+    measured = patient.earliest("tensor_mm2_per_s")
+    faces = None
+    if measured is not None:
+        water, _ = checked_tensor(np.asarray(crop.cut(measured)), habitable)
+        faces = tensor_faces(cell_tensor(water), habitable, measured.spacing_mm)
+    cavity = patient.earliest("cavity")
     return ReactionDiffusion(
-        habitable=jnp.asarray(habitable_tissue(patient, crop, seen)),
+        habitable=jnp.asarray(habitable),
+        cavity=None if cavity is None else jnp.asarray(_empty_cavity(patient, cavity, crop)),
+        tensor=faces,
         white_matter=image("white_matter"),
         grey_matter=image("grey_matter"),
         drug_delivery=image("drug_delivery"),

@@ -1,69 +1,23 @@
 """How a tumour grows and spreads where it may live.
 
-GrowthLaw            du/dt = reaction(u, rate) at one point, minus what treatment kills
-  Logistic             k u (1 - u), stepped exactly
 ReactionDiffusion    ∂u/∂t = ∇·(D(x) ∇u) + reaction(u, k(x)) - kill(x, t) u on a voxel grid
 GrowthMap            k(x) = k + Σ c_j B_j(x): smooth local departures from one rate
+Habitats             one departure a region
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from oncology import transport
+from oncology.anisotropy import TensorFaces
+from oncology.growth_laws import GrowthLaw, Logistic
+from oncology.radiotherapy import oxygen_modification
 
 Parameters = Mapping[str, ArrayLike]
-
-
-class GrowthLaw(eqx.Module):
-    """Proliferation at one point: write `reaction`, the library batches and steps it."""
-
-    @abstractmethod
-    def reaction(self, u: Float[Array, "..."], rate_per_day: Array) -> Float[Array, "..."]:
-        """du/dt in 1/day at cellularity u, a fraction of the carrying capacity."""
-
-    def step(
-        self, u: Float[Array, "..."], rate_per_day: Array, kill: Array, step_days: Array
-    ) -> Float[Array, "..."]:
-        """u after `step_days` under growth and a linear loss `kill` (its rate times the step):
-        the explicit midpoint rule, second order."""
-
-        def slope(v: Array) -> Array:
-            return step_days * self.reaction(v, rate_per_day) - kill * v
-
-        return u + slope(u + slope(u) / 2)
-
-
-class Logistic(GrowthLaw):
-    r"""Logistic growth, :math:`\dot u = k u (1 - u)` (Verhulst 1838).
-
-    k in 1/day, any sign; u in [0, 1] stays there. The volume doubles in ln 2 / k while u << 1.
-    """
-
-    def reaction(self, u: Float[Array, "..."], rate_per_day: Array) -> Float[Array, "..."]:
-        """k u (1 - u)."""
-        return rate_per_day * u * (1 - u)
-
-    def step(
-        self, u: Float[Array, "..."], rate_per_day: Array, kill: Array, step_days: Array
-    ) -> Float[Array, "..."]:
-        r"""Exact for a loss at a constant rate over the step:
-        :math:`u' = u e^r / (1 + u\,k h\,(e^r - 1)/r)`, r = k h - kill."""
-        growth = rate_per_day * step_days
-        net = growth - kill
-        return u * jnp.exp(net) / (1 + u * growth * _expm1_ratio(net))
-
-
-def _expm1_ratio(x: Array) -> Array:
-    """(exp(x) - 1) / x, smooth through x = 0."""
-    small = jnp.abs(x) < 1e-3
-    safe = jnp.where(small, 1.0, x)
-    series = 1 + x / 2 * (1 + x / 3 * (1 + x / 4))
-    return jnp.where(small, series, jnp.expm1(safe) / safe)
 
 
 def _cubic_bspline(t: np.ndarray) -> np.ndarray:
@@ -124,7 +78,38 @@ class GrowthMap(eqx.Module):
         return field
 
 
-class ReactionDiffusion(eqx.Module):
+class Habitats(eqx.Module):
+    """One departure of the growth rate in each of several regions, as a GrowthMap of them.
+
+    `labels` are 0 outside and 1, 2, ... in the habitats, such as those that clustering perfusion
+    and diffusion finds (Jardim-Perassi et al. 2019, doi:10.1158/0008-5472.CAN-19-0213).
+    """
+
+    labels: Int[Array, "x y z"]
+    size: int = eqx.field(static=True)
+
+    def __init__(self, labels: Int[np.ndarray, "x y z"]):
+        self.labels = jnp.asarray(labels)
+        self.size = int(np.max(labels))
+
+    def __call__(self, coefficients: Float[Array, " m"]) -> Float[Array, "x y z"]:
+        """δk(x) in the unit of the coefficients."""
+        return jnp.concatenate([jnp.zeros(1, coefficients.dtype), coefficients])[self.labels]
+
+
+class Grown(eqx.Module):
+    """Anything that grows on a grid of voxels: where, how large they are, how stiff transport is
+    over that of a diffusivity of 1 everywhere."""
+
+    habitable: eqx.AbstractVar[Bool[Array, "x y z"]]
+    spacing_mm: eqx.AbstractVar[tuple[float, float, float]]
+
+    @property
+    def stiffness(self) -> float:
+        return 1.0
+
+
+class ReactionDiffusion(Grown):
     r"""Cells that proliferate and wander: the Fisher-KPP equation in a patient's anatomy.
 
     .. math:: \partial_t u = \nabla\cdot(D(x)\nabla u) + k(x) u (1 - u) - \kappa(x, t) u
@@ -132,7 +117,9 @@ class ReactionDiffusion(eqx.Module):
     u is a fraction of the carrying capacity, with zero flux through the boundary of `habitable`.
     `white_matter` and `grey_matter`, when given, make D(x) = D (w + ratio g) / (w + g), D being
     the diffusivity in white matter; otherwise D is the same everywhere cells can live.
-    `drug_delivery` and `dose_shape` scale chemotherapy and radiotherapy voxel by voxel.
+    A `tensor` takes their place where D depends on direction (`oncology.anisotropy.tensor_faces`).
+    `drug_delivery` and `dose_shape` scale chemotherapy and radiotherapy voxel by voxel; where
+    `oxygen_mmhg` lacks, radiation does less. A `cavity` is empty and closed after a resection.
     Valid for D >= 0 and any k; spacing in mm may differ between axes.
 
     Swanson, Alvord & Murray 2000, doi:10.1046/j.1365-2184.2000.00177.x (the model, and the
@@ -144,7 +131,10 @@ class ReactionDiffusion(eqx.Module):
     grey_matter: Float[Array, "x y z"] | None = None
     drug_delivery: Float[Array, "x y z"] | None = None
     dose_shape: Float[Array, "x y z"] | None = None
-    growth_map: GrowthMap | None = None
+    oxygen_mmhg: Float[Array, "x y z"] | None = None
+    cavity: Bool[Array, "x y z"] | None = None
+    tensor: TensorFaces | None = None
+    growth_map: GrowthMap | Habitats | None = None
     law: GrowthLaw = Logistic()
     spacing_mm: tuple[float, float, float] = eqx.field(static=True, default=(1.0, 1.0, 1.0))
     grey_to_white: float = eqx.field(static=True, default=0.2)
@@ -165,7 +155,20 @@ class ReactionDiffusion(eqx.Module):
 
     def conductance(self) -> transport.Conductance:
         """What crosses each voxel face per unit of D."""
+        if self.tensor is not None:
+            return self.tensor.conductance
         return transport.face_conductance(self.relative_diffusivity(), self.spacing_mm)
+
+    def dose_share(self) -> Array | None:
+        """What a voxel gets of a dose in Gy, times what oxygen makes of it; None for all of it."""
+        if self.oxygen_mmhg is None:
+            return self.dose_shape
+        share = oxygen_modification(self.oxygen_mmhg)
+        return share if self.dose_shape is None else share * self.dose_shape
+
+    @property
+    def stiffness(self) -> float:
+        return 1.0 if self.tensor is None else self.tensor.stiffness
 
     def growth_rate(self, p: Parameters) -> Array:
         """k(x) in 1/day: one number, or a field when there is a growth map."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mrphys.errors import InputError, Problem
+from oncology.chemotherapy import Immunotherapy
 from oncology.treatment import Plan
 
 
@@ -56,6 +57,9 @@ KILL = LogNormal(
 INFILTRATION_RATIO = LogNormal(
     0.8, 0.4, "1", "a front older than its growth has ratio 1; a young or treated one less or more"
 )
+IMMUNE_KILL = LogNormal(0.1, 1.0, "1/day", "of the order of the net shrinkage of responders")
+ACTIVATION = LogNormal(0.15, 0.7, "1/day", "T cells expand within one to two weeks of a dose")
+EXHAUSTION = LogNormal(0.05, 0.7, "1/day", "an effect that outlasts a dose by weeks")
 UNKNOWN_DECAY = LogNormal(0.5, 1.0, "1/day", "an effect that lasts between hours and a week")
 
 
@@ -66,9 +70,14 @@ def default_priors(plan: Plan) -> dict[str, LogNormal]:
         "growth_rate_per_day": GROWTH_RATE,
         "infiltration_ratio": INFILTRATION_RATIO,
     }
-    if plan.radiotherapy is not None:
+    if plan.radiotherapy is not None or plan.radionuclides:
         priors["radiosensitivity_per_gy"] = RADIOSENSITIVITY
     for course in plan.chemotherapy:
+        if isinstance(course, Immunotherapy):
+            priors[f"kill_{course.agent}_per_day"] = IMMUNE_KILL
+            priors[f"activation_{course.agent}_per_day"] = ACTIVATION
+            priors[f"exhaustion_{course.agent}_per_day"] = EXHAUSTION
+            continue
         priors[f"kill_{course.agent}_per_day"] = KILL
         known = DECAY_PER_DAY.get(course.agent)
         priors[f"decay_{course.agent}_per_day"] = (

@@ -293,8 +293,7 @@ def plain(value: Any) -> Any:
 
 def unmodelled(patient: Patient) -> list[str]:
     """What the folder holds that the model does not know, in plain words."""
-    kinds = sorted({t.kind for t in patient.treatments} - {"radiotherapy", "chemotherapy"})
-    told = [f"Treatment by {kind} is not modelled: the forecast leaves it out." for kind in kinds]
+    told = []
     if patient.earliest("tissue") is None and patient.earliest("white_matter") is None:
         told.append("There is no tissue mask: the model lets cells go anywhere in the image.")
     return told

@@ -1,105 +1,122 @@
-"""What treatment does to cells, one point at a time.
+"""Everything given to a patient, one point at a time.
 
-linear_quadratic       the logarithm of the survival of one fraction of radiotherapy
-Chemotherapy           doses of one agent, each killing at a rate that decays exponentially
-Radiotherapy           fractions on their days
-plan                   a patient's treatments as these
+Chemotherapy, Immunotherapy      oncology/chemotherapy.py
+Radiotherapy, Radionuclide       oncology/radiotherapy.py
+Resection                        cells cut out on a day
+Plan, plan                       a patient's treatments as these
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from mrphys.errors import InputError, Problem
+from oncology.chemotherapy import Chemotherapy, Immunotherapy, Saturating
+from oncology.radiotherapy import Radionuclide, Radiotherapy, linear_quadratic
 from oncology.schedule import Treatment
 
-ALPHA_OVER_BETA_GY = 10.0
-"""α/β of high-grade glioma and most early-responding tumours, Gy (Barendsen 1982,
-doi:10.1016/0360-3016(82)90459-X; used for glioma by Rockne et al. 2009,
-doi:10.1007/s00285-008-0219-6)."""
+__all__ = [
+    "Chemotherapy",
+    "Plan",
+    "Radionuclide",
+    "Radiotherapy",
+    "Resection",
+    "linear_quadratic",
+    "plan",
+]
+
+RESECTED_DENSITY = 0.16
+"""Density a surgeon sees, that at the edge of the T2/FLAIR abnormality (Swanson 2008,
+doi:10.1038/sj.bjc.6604125)."""
 
 
-def linear_quadratic(
-    radiosensitivity_per_gy: ArrayLike,
-    dose_gy: ArrayLike,
-    alpha_over_beta_gy: float = ALPHA_OVER_BETA_GY,
-) -> Array:
-    r"""log S = -α d (1 + d / (α/β)): the surviving share S of cells after one dose d.
+class Resection(eqx.Module):
+    """A share (`extent`, 0 to 1) of the visible tumour is cut out on one day: all of the cavity
+    where the model knows it, else where density exceeds `density`, softened over 0.02.
 
-    α >= 0 in 1/Gy, d >= 0 in Gy, valid for 0 to about 10 Gy per fraction.
-    Fowler 1989, doi:10.1259/0007-1285-62-740-679.
-
-    >>> float(round(linear_quadratic(0.1, 2.0), 3))
-    -0.24
-    """
-    return -jnp.asarray(radiosensitivity_per_gy) * dose_gy * (1 + dose_gy / alpha_over_beta_gy)
-
-
-class Chemotherapy(eqx.Module):
-    r"""Doses of one agent, :math:`\kappa(t) = \alpha \sum_j d_j e^{-\beta (t - t_j)}, t \ge t_j`.
-
-    α the kill rate just after a dose of 1, β the decay of the effect, both in 1/day: their names
-    in the parameters are `kill_<agent>_per_day` and `decay_<agent>_per_day`. Doses are relative.
-    Jarrett et al. 2018, doi:10.1088/1361-6560/aad7b9 (chemotherapy with exponential decay, and
-    its weighting by a map of drug delivery).
+    Raises InputError for an extent beyond 0 to 1.
     """
 
-    days: Float[np.ndarray, " doses"]
-    doses: Float[np.ndarray, " doses"]
-    agent: str = eqx.field(static=True)
+    day: float = eqx.field(static=True)
+    extent: float = eqx.field(static=True, default=1.0)
+    density: float = eqx.field(static=True, default=RESECTED_DENSITY)
 
-    def kill(self, p: Mapping[str, ArrayLike], start_day: ArrayLike, end_day: ArrayLike) -> Array:
-        """∫ κ dt from `start_day` to `end_day`, in closed form."""
-        decay = jnp.asarray(p[f"decay_{self.agent}_per_day"])
-        since_start = jnp.maximum(jnp.asarray(start_day) - self.days, 0.0)
-        since_end = jnp.maximum(jnp.asarray(end_day) - self.days, 0.0)
-        exposure = (jnp.exp(-decay * since_start) - jnp.exp(-decay * since_end)) / decay
-        return jnp.asarray(p[f"kill_{self.agent}_per_day"]) * jnp.sum(self.doses * exposure)
+    def __check_init__(self):
+        if not 0 <= self.extent <= 1:
+            found, cause = f"an extent of {self.extent:g}", "a percentage"
+            raise InputError(Problem("Resection", found, "0 to 1 of the tumour", cause))
 
-
-class Radiotherapy(eqx.Module):
-    """Fractions of external radiotherapy: days and Gy; the parameter is `radiosensitivity_per_gy`
-    (the linear-quadratic α)."""
-
-    days: Float[np.ndarray, " fractions"]
-    doses_gy: Float[np.ndarray, " fractions"]
-    alpha_over_beta_gy: float = eqx.field(static=True, default=ALPHA_OVER_BETA_GY)
+    def remaining(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
+        """What is left of a density without a known cavity."""
+        return u * (1 - self.extent * jax.nn.sigmoid((u - self.density) / 0.02))
 
 
 class Plan(eqx.Module):
-    """Everything given to one patient that the model knows."""
+    """Everything given to one patient that the model knows.
 
-    chemotherapy: tuple[Chemotherapy, ...] = ()
+    `sensitisers` name agents of `chemotherapy` that make radiation more effective by a factor of
+    1 + `sensitisation_<agent>` times their concentration at the fraction.
+    """
+
+    chemotherapy: tuple[Chemotherapy | Saturating, ...] = ()
     radiotherapy: Radiotherapy | None = None
+    radionuclides: tuple[Radionuclide, ...] = ()
+    resections: tuple[Resection, ...] = ()
+    sensitisers: tuple[str, ...] = eqx.field(static=True, default=())
 
     @property
     def event_days(self) -> tuple[float, ...]:
         """Days on which something changes abruptly, each once, in order."""
         days = [d for agent in self.chemotherapy for d in agent.days.tolist()]
+        days += [d for source in self.radionuclides for d in source.days.tolist()]
+        days += [resection.day for resection in self.resections]
         if self.radiotherapy is not None:
-            days += self.radiotherapy.days.tolist()
+            days += self.radiotherapy.event_days
         return tuple(sorted(set(days)))
+
+    def drug_kill(
+        self, p: Mapping[str, ArrayLike], start_day: ArrayLike, end_day: ArrayLike
+    ) -> Array | float:
+        """Loss of ln u between two days by all drugs where they are fully delivered."""
+        return sum((agent.kill(p, start_day, end_day) for agent in self.chemotherapy), 0.0)
+
+    def sensitisation(self, p: Mapping[str, ArrayLike], day: ArrayLike) -> Array | float:
+        """By what radiosensitivity is multiplied on a day."""
+        factor = 1.0
+        for agent in self.chemotherapy:
+            if agent.agent in self.sensitisers:
+                strength = jnp.asarray(p[f"sensitisation_{agent.agent}"])
+                factor = factor + strength * agent.concentration(p, day)
+        return factor
 
 
 def plan(treatments: Iterable[Treatment]) -> Plan:
-    """The chemotherapy (agent by agent) and radiotherapy among `treatments`; other kinds are left
-    out, and `forecast` warns of them."""
+    """The treatments of a patient folder: drugs and radionuclides agent by agent, each with the
+    simplest kinetics; fractions; resections, whose dose is the extent."""
     given = tuple(treatments)
-    agents = sorted({t.agent for t in given if t.kind == "chemotherapy"})
-    courses = [[t for t in given if t.kind == "chemotherapy" and t.agent == a] for a in agents]
+
+    def courses(kind: str, build: Callable[..., Any]) -> list:
+        agents = sorted({t.agent for t in given if t.kind == kind})
+        rows = [[t for t in given if t.kind == kind and t.agent == a] for a in agents]
+        return [
+            build(np.array([t.day for t in row]), np.array([t.dose for t in row]), agent)
+            for agent, row in zip(agents, rows, strict=True)
+        ]
+
     fractions = [t for t in given if t.kind == "radiotherapy"]
+    drugs = courses("chemotherapy", Chemotherapy) + courses("immunotherapy", Immunotherapy)
     return Plan(
-        chemotherapy=tuple(
-            Chemotherapy(
-                np.array([t.day for t in course]), np.array([t.dose for t in course]), agent
-            )
-            for agent, course in zip(agents, courses, strict=True)
-        ),
+        chemotherapy=tuple(drugs),
         radiotherapy=Radiotherapy(
             np.array([t.day for t in fractions]), np.array([t.dose for t in fractions])
         )
         if fractions
         else None,
+        radionuclides=tuple(courses("radionuclide", Radionuclide)),
+        resections=tuple(Resection(t.day, t.dose) for t in given if t.kind == "resection"),
     )

@@ -9,8 +9,14 @@ import pytest
 from mrphys.errors import InputError
 from mrphys.volume import Volume
 from oncology.cohort import Patient, Visit
-from oncology.domain import crop_around, habitable_tissue, model_for, reach_mm
-from oncology.growth import ReactionDiffusion
+from oncology.domain import (
+    crop_around,
+    cut_to_reach,
+    habitable_tissue,
+    model_for,
+    reach_mm,
+)
+from oncology.growth import GrowthMap, ReactionDiffusion
 from oncology.timeline import integrate, steps_between
 from oncology.treatment import Plan
 from tests.oncology.virtual import grown, lump
@@ -165,3 +171,55 @@ def test_steps_on_a_box_run(patient):
     start = jnp.asarray(crop.cut(patient.visits[0].tumor), float) / 2
     p = {"diffusivity_mm2_per_day": 0.1, "growth_rate_per_day": 0.03}
     assert float(jnp.sum(integrate(model, Plan(), p, start, steps))) > float(jnp.sum(start))
+
+
+def test_a_model_cut_to_its_reach_grows_as_the_whole():
+    """Growth maps, tissue and delivery are cut with it; outside the box hardly a cell would be."""
+    shape, spacing = (40, 36, 1), (1.0, 1.5, 1.0)
+    x = np.linspace(0, 1, 40)[:, None, None] * np.ones(shape)
+    start = lump(shape, spacing, 2.0)
+    start[start < 1e-3] = 0
+    whole = ReactionDiffusion(
+        jnp.ones(shape, bool),
+        white_matter=jnp.asarray(x),
+        grey_matter=jnp.asarray(1 - x),
+        growth_map=GrowthMap(start > 0.1, spacing, 4.0),
+        spacing_mm=spacing,
+    )
+    p = {"diffusivity_mm2_per_day": 0.1, "growth_rate_per_day": 0.05}
+    p["growth_map_per_day"] = jnp.full(whole.growth_map.size, 0.02)
+    crop, cut = cut_to_reach(whole, start, 20.0, 0.1, 0.07)
+    assert cut.habitable.size < 0.8 * start.size
+    exact = grown(whole, p, start, (0.0, 20.0))[-1]
+    found = crop.paste(grown(cut, p, start[crop.slices], (0.0, 20.0))[-1])
+    np.testing.assert_allclose(found, exact, atol=1e-3)
+    with pytest.raises(InputError, match="nothing above"):
+        cut_to_reach(whole, 0 * start, 20.0, 0.1, 0.07)
+
+
+def test_cavities_are_picked_up_unless_tumour_lies_in_them():
+    before = visit(0, ball((6, 7, 3), 5))
+    cavity = ball((6, 7, 3), 6).astype(np.uint8)
+    after = visit(1, ball((12, 12, 3), 4), cavity=cavity)
+    patient = Patient("sub-01", (before, after))
+    crop = crop_around(patient.visits, 4.0)
+    model = model_for(patient, crop)
+    np.testing.assert_array_equal(model.cavity, cavity[crop.slices] > 0)
+    wrong = Patient("sub-01", (before, visit(1, ball((7, 7, 3), 5), cavity=cavity)))
+    with pytest.raises(InputError, match="resection cavity"):
+        model_for(wrong, crop)
+
+
+def test_a_dose_in_centigray_is_an_error():
+    dose = np.full(SHAPE, 6000.0)
+    patient = Patient("sub-01", (visit(0, ball((6, 7, 3), 5), dose_gy=dose),))
+    with pytest.raises(InputError, match="cGy"):
+        model_for(patient, crop_around(patient.visits, 4.0))
+
+
+def test_fibres_are_picked_up_from_a_tensor_map():
+    tensor = np.tile(np.array([1.5, 0.6, 0.5, 0.1, 0.0, 0.0]) * 1e-3, (*SHAPE, 1))
+    patient = Patient("sub-01", (visit(0, ball((6, 7, 3), 5), tensor_mm2_per_s=tensor),))
+    model = model_for(patient, crop_around(patient.visits, 4.0))
+    assert model.tensor is not None
+    assert model.stiffness == pytest.approx(1.0, rel=0.5)

@@ -83,7 +83,13 @@ def test_general_step_is_of_second_order():
 
 
 @pytest.mark.parametrize(
-    "where", [(0.3, 0.2, 0.4, 2.0), (0.0, 0.2, 0.4, 2.0), (0.3, 0.0, 0.0, 2.0)]
+    "where",
+    [
+        (0.3, 0.2, 0.4, 2.0),
+        (0.0, 0.2, 0.4, 2.0),
+        (0.3, 0.0, 0.0, 2.0),
+        (0.3, 0.2, 0.1, 2.0),
+    ],
 )
 def test_gradients_of_the_logistic_step(where):
     check_gradient(

@@ -52,7 +52,12 @@ def test_coordinates_beyond_the_priors_are_the_growth_map():
     assert "growth_map_per_day" not in physical(priors, jnp.zeros(1))
 
 
-@pytest.mark.parametrize("treated", [Plan(), TWO_DRUGS_AND_RADIATION])
+EVERY_OTHER_KIND = plan(
+    Treatment(1.0, kind, 1.0, "", "x") for kind in ("immunotherapy", "radionuclide", "resection")
+)
+
+
+@pytest.mark.parametrize("treated", [Plan(), TWO_DRUGS_AND_RADIATION, EVERY_OTHER_KIND])
 def test_default_priors_name_all_that_the_model_needs(treated):
     model = ReactionDiffusion(habitable=jnp.ones((3, 3, 1), bool))
     steps = steps_between(

@@ -12,6 +12,7 @@ import pytest
 from mrphys.errors import InputError
 from oncology import transport
 from oncology.growth import GrowthMap, ReactionDiffusion
+from oncology.growth_laws import Exponential
 from oncology.timeline import (
     Steps,
     course,
@@ -20,7 +21,7 @@ from oncology.timeline import (
     steps_between,
     trajectory,
 )
-from oncology.treatment import Chemotherapy, Plan, Radiotherapy
+from oncology.treatment import Chemotherapy, Plan, Radionuclide, Radiotherapy, Resection
 from tests.laws import check_gradient, order_of_convergence
 
 ONE_MM = (1.0, 1.0, 1.0)
@@ -275,6 +276,16 @@ def test_days_out_of_order_are_an_error(start, end):
         treated_steps(start, end)
 
 
+@pytest.mark.parametrize(
+    ("diffusivity", "growth", "cause"),
+    [(-0.1, 0.1, "a sign"), (80.0, 0.1, "mm²/year"), (0.1, 5e-7, "1/s"), (0.1, np.nan, "growth")],
+)
+def test_rates_in_other_units_are_errors(diffusivity, growth, cause):
+    limits = {"largest_diffusivity_mm2_per_day": diffusivity}
+    with pytest.raises(InputError, match=cause):
+        steps_between(brain_like(), Plan(), 0.0, 1.0, **limits, largest_growth_rate_per_day=growth)
+
+
 @pytest.mark.core
 def test_radiotherapy_alone_multiplies_by_every_survival(rtol):
     """Legs that meet on a day of treatment count it once."""
@@ -309,6 +320,72 @@ def test_dose_shape_weights_the_dose():
     after = run(half, plan, p, jnp.ones(shape), treated_steps(0.0, 1.0, plan, half))
     expected = np.exp([-0.1 * 4 * 1.4, -0.1 * 2 * 1.2])
     np.testing.assert_allclose(after.ravel(), expected, rtol=1e-12)
+
+
+@pytest.mark.core
+def test_all_at_once_without_growth_is_the_product_of_survivals(rtol):
+    """Unrepaired doses, little oxygen, a sensitiser and a radionuclide, voxel by voxel."""
+    shape = (3, 1, 1)
+
+    def column(*values):
+        return jnp.asarray(values, float)[:, None, None]
+
+    model = ReactionDiffusion(
+        jnp.ones(shape, bool), dose_shape=column(1.0, 0.5, 1.0), oxygen_mmhg=column(50, 50, 0)
+    )
+    drug = Chemotherapy(np.array([0.5]), np.ones(1), "s")
+    fractions = Radiotherapy(np.array([1.0, 1.25]), np.full(2, 2.0), repair_halftime_h=4.0)
+    source = Radionuclide(np.array([2.0]), np.array([8.0]))
+    plan = Plan((drug,), fractions, (source,), sensitisers=("s",))
+    p = {**rates(0.0, 0.0), "radiosensitivity_per_gy": 0.1, "kill_s_per_day": 0.3}
+    p |= {"decay_s_per_day": 0.4, "sensitisation_s": 0.6}
+    after = run(model, plan, p, jnp.ones(shape), treated_steps(0.0, 6.0, plan, model))
+    share = np.array([1.0, 0.5, 1.0]) * np.array([153 / 53, 153 / 53, 1.0]) / 3
+    loss = 0.3 * (1 - np.exp(-0.4 * 5.5)) / 0.4
+    together = [2.0, 2.0 + 4.0 * 2 ** (-6 / 4)]
+    for day, q in zip(fractions.days, together, strict=True):
+        sensitivity = 0.1 * (1 + 0.6 * np.exp(-0.4 * (day - 0.5)))
+        loss = loss + sensitivity * 2 * share * (1 + q * share / 10)
+    loss = loss + np.array([float(source.kill(p, 0.0, 6.0, s)) for s in share])
+    np.testing.assert_allclose(after.ravel(), np.exp(-loss), rtol=rtol(1e-10, 2e-5))
+
+
+def test_a_resected_cavity_is_empty_and_stays_closed():
+    """On its day; what is left beside it grows on, and none of it enters."""
+    shape = (16, 12, 1)
+    cavity = jnp.zeros(shape, bool).at[5:11, 3:9].set(True)
+    model = ReactionDiffusion(jnp.ones(shape, bool), cavity=cavity)
+    plan, p = Plan(resections=(Resection(4.0),)), rates(0.3, 0.1)
+    steps = treated_steps(0.0, 20.0, plan, model)
+    assert 4.0 in steps.start_day
+    u, (inside, total) = eqx.filter_jit(course)(
+        model, plan, p, disc(shape, 4, 0.8), steps, lambda v: (v[5:11, 3:9].sum(), v.sum())
+    )
+    before = np.asarray(steps.end_day) <= 4.0
+    assert (np.asarray(inside)[before] > 1).all()
+    np.testing.assert_array_equal(np.asarray(inside)[~before], 0.0)
+    assert np.all(np.diff(np.asarray(total)[~before]) > 0)
+    u_closed = run(
+        ReactionDiffusion(~cavity), Plan(), p, u, treated_steps(20.0, 24.0, Plan(), model)
+    )
+    np.testing.assert_allclose(
+        run(model, plan, p, u, treated_steps(20.0, 24.0, Plan(), model)), u_closed, rtol=1e-12
+    )
+    part = ReactionDiffusion(jnp.ones(shape, bool))
+    plan = Plan(resections=(Resection(0.0, extent=0.9),))
+    left = run(
+        part, plan, rates(0.0, 0.0), disc(shape, 4, 0.8), treated_steps(0.0, 1.0, plan, part)
+    )
+    np.testing.assert_allclose(left, disc(shape, 4, 0.08), atol=1e-12)
+
+
+def test_accelerated_repopulation_grows_faster_between_kickoff_and_the_last_fraction():
+    model = ReactionDiffusion(jnp.ones((2, 1, 1), bool), law=Exponential())
+    course_of = Radiotherapy(np.array([0.0, 9.0]), np.zeros(2), kickoff_day=5.0)
+    plan = Plan(radiotherapy=course_of)
+    p = {**rates(0.0, 0.1), "radiosensitivity_per_gy": 0.1, "repopulation_per_day": 0.2}
+    u = run(model, plan, p, jnp.full((2, 1, 1), 0.1), treated_steps(0.0, 12.0, plan, model))
+    np.testing.assert_allclose(u, 0.1 * np.exp(0.1 * 12 + 0.2 * 4), rtol=1e-10)
 
 
 def test_one_leg_is_two():

@@ -236,6 +236,23 @@ def test_stages_are_enough_and_only_just(stages):
     assert not largest[1.5] <= 10
 
 
+def test_two_stages_are_the_midpoint_rule_and_serve_for_short_steps():
+    """R(z) = 1 + z + z²/2, and its derivative 1 + z, on the modes of an irregular mask."""
+    diffusivity, u = irregular((4, 3, 3))
+    conductance = transport.face_conductance(diffusivity, SPACING_MM)
+    a = dense_operator(diffusivity, SPACING_MM)
+    h, v = 0.07, np.asarray(u).ravel()
+    found, slope = jax.jvp(lambda t: transport.diffuse(u, conductance, t, 2), (h,), (1.0,))
+    np.testing.assert_allclose(found.ravel(), v + h * a @ v + h**2 / 2 * a @ a @ v, rtol=1e-12)
+    np.testing.assert_allclose(slope.ravel(), a @ v + h * a @ a @ v, atol=1e-12)
+    explicit_days = 2 / (4 * sum(h**-2 for h in SPACING_MM))
+    chosen = [
+        transport.cheapest_stages(share * explicit_days, 1.0, (9, 9, 9), SPACING_MM)
+        for share in (0.0, 0.45, 0.55, 2.4, 2.6)
+    ]
+    assert chosen == [2, 2, 3, 3, 5]
+
+
 def test_axes_of_one_voxel_need_no_stages():
     thick, thin = (
         transport.stages_needed(10.0, 1.0, (64, 64, 1), (2.0, 2.0, h)) for h in (100.0, 0.1)

@@ -68,5 +68,6 @@ def test_a_plan_sorts_treatments_by_kind_and_agent():
     np.testing.assert_array_equal(found.chemotherapy[1].doses, [0.5])
     assert isinstance(found.radiotherapy, Radiotherapy)
     np.testing.assert_array_equal(found.radiotherapy.doses_gy, [2.0])
-    assert found.event_days == (1.0, 3.0, 5.0)
+    assert [cut.day for cut in found.resections] == [6.0]
+    assert found.event_days == (1.0, 3.0, 5.0, 6.0)
     assert plan([]) == Plan()
