@@ -3,19 +3,22 @@
 optimise_design    θ that makes an uncertainty small within time, power and hardware
 constraints        what it must keep to
 design_studies     designs worth knowing, each a function: `mrphys design`
+PINN               a field that obeys any equation, with what is unknown in it (`learn.pinn`)
 learn_mapping      q from x by a network trained on simulations, with its covariance; and its file
 training           one step and one loop, checkpoints that resume: for whatever is learned
 networks           flax nnx modules, and the door to pure functions
 """
 
-from learn import constraints, networks, training
+from learn import constraints, networks, pinn, training
 from learn.constraints import Constraint
 from learn.design import Design, Held, optimise_design
 from learn.mapping import LearnedEstimate, LearnedMapping, learn_mapping
 from learn.mapping_file import read_mapping, write_mapping
+from learn.pinn import PINN
 from learn.training import Diverged, Trained, train
 
 __all__ = [
+    "PINN",
     "Constraint",
     "Design",
     "Diverged",
@@ -27,6 +30,7 @@ __all__ = [
     "learn_mapping",
     "networks",
     "optimise_design",
+    "pinn",
     "read_mapping",
     "train",
     "training",

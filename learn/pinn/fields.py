@@ -37,13 +37,13 @@ def _activation(given: str | Callable[[Array], Array]) -> Derivatives:
     return named[given] if isinstance(given, str) else taylor.derivatives_of(given)
 
 
-def _layers(sizes: Sequence[int], rngs: nnx.Rngs) -> nnx.List:
+def _layers(sizes: Sequence[int], rngs: nnx.Rngs) -> list[nnx.Linear]:
     dtype = jnp.result_type(float)
     made = [
         nnx.Linear(a, b, kernel_init=nnx.initializers.glorot_normal(), param_dtype=dtype, rngs=rngs)
         for a, b in zip(sizes, sizes[1:], strict=False)
     ]
-    return nnx.List(made)
+    return made
 
 
 def _linear(x: Series, layer: nnx.Linear) -> Series:
@@ -67,7 +67,7 @@ class MLP(Field):
         *,
         rngs: nnx.Rngs,
     ):
-        self.layers = _layers([inputs, *[width] * depth, outputs], rngs)
+        self.layers = nnx.List(_layers([inputs, *[width] * depth, outputs], rngs))
         self.activation = activation
 
     def series(self, x: Series, indices: tuple[Index, ...]) -> Series:
@@ -93,7 +93,7 @@ class ModifiedMLP(Field):
         *,
         rngs: nnx.Rngs,
     ):
-        self.layers = _layers([inputs, *[width] * depth, outputs], rngs)
+        self.layers = nnx.List(_layers([inputs, *[width] * depth, outputs], rngs))
         self.gates = nnx.List([_layers([inputs, width], rngs)[0] for _ in range(2)])
         self.activation = activation
 

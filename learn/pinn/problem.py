@@ -1,8 +1,8 @@
 """`learn.PINN`: a problem stated, and trained."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
+from threadpoolctl import threadpool_limits
 
 from learn.pinn.fields import MLP, Field
 from learn.pinn.region import Region
@@ -105,7 +106,7 @@ class PINN:
         points    drawn inside by Sobol's sequence
         members   trainings in one program, of networks drawn apart; of data apart where
                   `data.value` has a row for each
-        start     a solution of before to go on from, of the same problem
+        start     a solution of before to go on from, of the same problem; of one member for all
         folder    of checkpoints, written every `EVERY` steps: what is there is continued
         progress  progress(stage, step, of, loss)
 
@@ -114,10 +115,12 @@ class PINN:
         """
         check_count("PINN.fit: points", points)
         check_count("PINN.fit: members", members)
-        with self.precision():
+        # LAPACK's own threads and XLA's would wait for one another, tenfold.
+        with self.precision(), threadpool_limits(1, "blas"):
             system = System(self, data, points, jnp.result_type(float))
             own = _own(data, members, system.dtype)
-            params, rest = _drawn(system, members, key) if start is None else _again(system, start)
+            made = partial(_drawn, key=key) if start is None else partial(_again, start=start)
+            params, rest = made(system, members=members)
             losses: dict[str, np.ndarray] = {}
             for i, stage in enumerate(stages):
                 name = f"{i} {type(stage).__name__}"
@@ -159,11 +162,18 @@ def _drawn(system: System, members: int, key: PRNGKeyArray) -> tuple[Any, Rest]:
     return params, Rest(*same, fixed)
 
 
-def _again(system: System, start: Solution) -> tuple[Any, Rest]:
-    weights, points = system.weights(), start.rest.points
-    if start.members > 1:
-        weights = jax.tree.map(lambda v: jnp.stack([v] * start.members), weights)
-    return start.params, Rest(points, weights, start.rest.fixed)
+def _again(system: System, start: Solution, members: int) -> tuple[Any, Rest]:
+    """From a solution, of as many members or of one, which all then start from."""
+    if start.members not in (1, members):
+        found = f"a start of {start.members} members"
+        raise InputError(Problem("PINN.fit: start", found, f"of 1 or {members}"))
+    points, weights = system.sorted(system.pool[: system.count]), system.weights()
+    params, fixed = start.params, start.rest.fixed
+    if members > 1:
+        points, weights = jax.tree.map(lambda v: jnp.stack([v] * members), (points, weights))
+    if members > start.members:
+        params, fixed = jax.tree.map(lambda v: jnp.stack([v] * members), (params, fixed))
+    return params, Rest(points, weights, fixed)
 
 
 def _run(

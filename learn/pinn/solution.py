@@ -55,7 +55,9 @@ class Solution:
                 u_at = self.system.field(params, fixed, taylor.closed([index]))
                 return jax.lax.map(lambda x: u_at(x)(*by), x, batch_size=1024)
 
-            self._compiled[by] = jax.jit(jax.vmap(found, (0, 0, None)) if self.members > 1 else found)
+            self._compiled[by] = jax.jit(
+                jax.vmap(found, (0, 0, None)) if self.members > 1 else found
+            )
         return self._compiled[by]
 
     @cached_property

@@ -116,8 +116,10 @@ class Adam(Stage):
         slopes = [slope for _, slope in found.values()]
         weights = [rest.weights[name] for name in found]
         slope = jax.tree.map(
-            lambda *leaves: sum(w * v for w, v in zip(weights[1:], leaves[1:], strict=True))
-            + weights[0] * leaves[0],
+            lambda *leaves: (
+                sum(w * v for w, v in zip(weights[1:], leaves[1:], strict=True))
+                + weights[0] * leaves[0]
+            ),
             *slopes,
         )
         prior, pulled = jax.value_and_grad(

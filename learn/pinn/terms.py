@@ -71,7 +71,9 @@ class Parameter:
     def __post_init__(self):
         low, high = self.bounds
         if not low < self.start < high:
-            raise InputError(Problem("Parameter: start", f"{self.start:g}", f"in ({low:g}, {high:g})"))
+            raise InputError(
+                Problem("Parameter: start", f"{self.start:g}", f"in ({low:g}, {high:g})")
+            )
         if self.prior is not None and not self.prior[1] > 0:
             raise InputError(Problem("Parameter: prior", f"sd {self.prior[1]:g}", "positive"))
 
