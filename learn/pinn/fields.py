@@ -10,6 +10,7 @@ Each is `Field(inputs, outputs, ..., rngs=)` and reads coordinates scaled to [-1
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +42,7 @@ def _layers(sizes: Sequence[int], rngs: nnx.Rngs) -> list[nnx.Linear]:
     dtype = jnp.result_type(float)
     made = [
         nnx.Linear(a, b, kernel_init=nnx.initializers.glorot_normal(), param_dtype=dtype, rngs=rngs)
-        for a, b in zip(sizes, sizes[1:], strict=False)
+        for a, b in pairwise(sizes)
     ]
     return made
 
@@ -126,7 +127,7 @@ class SIREN(Field):
     ):
         dtype, sizes = jnp.result_type(float), [inputs, *[width] * depth, outputs]
         made = []
-        for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for i, (a, b) in enumerate(pairwise(sizes)):
             spread = omega / a if i == 0 else (6 / a) ** 0.5
             init = nnx.initializers.uniform(2 * spread)
             layer = nnx.Linear(a, b, kernel_init=init, param_dtype=dtype, rngs=rngs)

@@ -193,8 +193,9 @@ def _run(
         each = TrainingState(0, 0, 0, None)  # pyright: ignore[reportArgumentType]
         one = jax.vmap(one, in_axes=(each, 0, 0), out_axes=(each, 0))
         start, key = jax.vmap(start), jax.random.split(key, members)
-    params, rest = jax.tree.map(jnp.copy, begin)
+    params, rest = begin
     state = TrainingState(params, rest, start(params), jnp.zeros((), jnp.int32))
+    state = jax.tree.map(jnp.copy, state)  # of buffers of its own, which are donated
     run = Run(state, ((), ()), [], {})
     checkpoints = None
     if folder is not None:

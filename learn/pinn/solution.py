@@ -1,6 +1,5 @@
 """What a training found: a field that can be asked, parameters with their uncertainty."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -8,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from learn.pinn import taylor
 from learn.pinn.system import INSIDE, Params, Rest, System
+from learn.pinn.terms import Points
 from mrphys.errors import InputError, Problem
 
 RIDGE = 1e-9
@@ -30,7 +30,7 @@ class Solution:
     losses: dict[str, np.ndarray]
     members: int
 
-    def __call__(self, at: Mapping[str, ArrayLike], *by: str) -> Float[np.ndarray, "..."]:
+    def __call__(self, at: Points, *by: str) -> np.ndarray:
         """u where `at` says, or its derivative: solution({"t": 1.0, "x": x}, "x")."""
         missing = [name for name in self.system.names if name not in at]
         if missing:
@@ -41,7 +41,7 @@ class Solution:
             found = np.asarray(self._at(tuple(by))(self.params, self.rest.fixed, x))
         several = () if self.system.problem.outputs == 1 else found.shape[-1:]
         ahead = (self.members,) if self.members > 1 else ()
-        return found.reshape(*ahead, *given[0].shape, *several)
+        return found.reshape((*ahead, *given[0].shape, *several))
 
     @cached_property
     def _compiled(self) -> dict[tuple[str, ...], Any]:
@@ -55,9 +55,8 @@ class Solution:
                 u_at = self.system.field(params, fixed, taylor.closed([index]))
                 return jax.lax.map(lambda x: u_at(x)(*by), x, batch_size=1024)
 
-            self._compiled[by] = jax.jit(
-                jax.vmap(found, (0, 0, None)) if self.members > 1 else found
-            )
+            each = jax.vmap(found, (0, 0, None)) if self.members > 1 else found
+            self._compiled[by] = jax.jit(each)
         return self._compiled[by]
 
     @cached_property
@@ -100,7 +99,7 @@ class Solution:
         sds = np.sqrt(np.diagonal(self.covariance, axis1=-2, axis2=-1))
         return {name: sds[..., i] for i, name in enumerate(self.system.free)}
 
-    def residual(self, at: Mapping[str, ArrayLike]) -> Float[np.ndarray, " points"]:
+    def residual(self, at: Points) -> Float[np.ndarray, " points"]:
         """Root sum of squares of the equations at points of one member."""
         system = self.system
         with system.problem.precision():

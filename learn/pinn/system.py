@@ -1,7 +1,7 @@
 """A problem made of numbers: unknowns, points, and the residual of every term at them."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,6 @@ from learn.pinn import taylor
 from learn.pinn.taylor import Index
 from learn.pinn.terms import Data, Local, Residual, Rows, derivatives_asked, rows
 from mrphys.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from learn.pinn.problem import PINN
 
 CHUNK = 200
 """Points whose series through a network stay in a core's cache."""
@@ -49,7 +46,7 @@ class Rest(NamedTuple):
 class System:
     """The problem with its data, for `members` trainings at once."""
 
-    def __init__(self, problem: "PINN", data: Data | None, points: int, dtype: Any):
+    def __init__(self, problem: Any, data: Data | None, points: int, dtype: Any):
         self.problem, self.data, self.count = problem, data, points
         self.names, self.dtype = tuple(problem.inputs), jnp.dtype(dtype)
         span = np.array(list(problem.inputs.values()), float)
@@ -158,18 +155,15 @@ class System:
 
     def _terms(self) -> dict[str, Term]:
         problem, made = self.problem, {}
-        p = jax.eval_shape(self.everything, *self.draw(jax.random.key(0)))
+        p = self.everything(*self.draw(jax.random.key(0)))
 
         def term(name: str, residual: Residual, at: Rows | None) -> Term:
             known = [n for n in at or {} if n not in ("_x", "_share")]
-            networks = self.draw(jax.random.key(0))
-            p = self.everything(*networks)
             asked = derivatives_asked(
                 f"PINN: {name}", residual, self.names, problem.outputs, known, p, self.dtype
             )
             return Term(residual, taylor.closed(asked), at)
 
-        del p
         made[INSIDE] = term(INSIDE, problem.residual, None)
         for name, condition in problem.conditions.items():
             at = rows(f"PINN: condition {name}", problem.inputs, condition.at, self.dtype)

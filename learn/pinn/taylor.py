@@ -22,8 +22,8 @@ from jaxtyping import Array, Float
 Index = tuple[int, ...]
 """Inputs by which is differentiated, sorted: () the value, (0, 1, 1) ∂³/∂x₀∂x₁²."""
 
-Series = dict[Index, Float[Array, " numbers"]]
-"""Derivatives by index; what is absent is 0."""
+Series = dict[Index, Array]
+"""Derivatives of numbers, one axis, by index; what is absent is 0."""
 
 Derivatives = Callable[[Array, int], list[Array]]
 """(z, n) -> [σ(z), σ'(z), ..., σ^(n)(z)]."""

@@ -1,13 +1,13 @@
 """What a field must obey: equations inside, conditions at points, data; and its parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike
 
 from learn.pinn.taylor import Index, Series
 from mrphys.bounds import Bounds
@@ -51,6 +51,9 @@ def _index(names: tuple[str, ...], by: tuple[str, ...]) -> Index:
     return tuple(sorted(names.index(name) for name in by))
 
 
+Points = Mapping[str, ArrayLike | Sequence[float]]
+"""Coordinates of many by name."""
+
 Residual = Callable[[Local, At, Mapping[str, Array]], Array]
 """residual(u, at, p) at one point: a number, or a vector of several equations; 0 when obeyed."""
 
@@ -90,7 +93,7 @@ class Condition:
     `at` has every input and whatever else the residual reads, one number a point.
     """
 
-    at: Mapping[str, ArrayLike]
+    at: Points
     residual: Residual
 
 
@@ -102,9 +105,9 @@ class Data:
     training has several members, `value` may have one row for each.
     """
 
-    at: Mapping[str, ArrayLike]
-    value: ArrayLike
-    sd: ArrayLike
+    at: Points
+    value: ArrayLike | Sequence[float]
+    sd: ArrayLike | Sequence[float]
     observe: Residual = field(default=_value)
 
     @property
@@ -117,13 +120,11 @@ class Data:
         return (self.observe(u, at, p) - at["_value"]) / at["_sd"]
 
 
-Rows = dict[str, Float[Array, "points *numbers"]]
+Rows = dict[str, Array]
 """Of a term: "_x" every input, what is known beside, "_share" of each point in the mean."""
 
 
-def rows(
-    where: str, inputs: Mapping[str, tuple[float, float]], at: Mapping[str, ArrayLike], dtype: Any
-) -> Rows:
+def rows(where: str, inputs: Mapping[str, tuple[float, float]], at: Points, dtype: Any) -> Rows:
     """Of points given by name. Raises InputError where an input is missing, not finite or outside
     the domain."""
     missing = [name for name in inputs if name not in at]
@@ -155,7 +156,7 @@ def derivatives_asked(
     residual: Residual,
     names: tuple[str, ...],
     outputs: int,
-    known: Mapping[str, Any],
+    known: Sequence[str],
     p: Mapping[str, Any],
     dtype: Any,
 ) -> set[Index]:

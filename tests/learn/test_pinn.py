@@ -28,7 +28,7 @@ from learn.training import Diverged
 from mrphys.errors import InputError
 from tests.laws import check_gradient
 
-INDICES = taylor.closed([(0, 1, 1), (0, 0, 0, 0)])
+INDICES = taylor.closed([(0, 1, 1)])
 SMALL = partial(MLP, width=6, depth=1)
 X = jnp.array([0.3, -0.2])
 
@@ -55,11 +55,11 @@ def test_derivatives_are_those_of_nested_differentiation(make, rtol):
     field, x = make(2, 2, rngs=nnx.Rngs(0)), jnp.asarray(X, float)
 
     def through(x, n):
-        return jnp.stack([n[0] * x[0] ** 3 * jnp.sin(x[1]), n[1] ** 2 + x[0] * x[1]])
+        return jnp.stack([n[0] * x[0] ** 3 * jnp.sin(x[1]), n[1] ** 2])
 
     def both(x):
         series = field.series(taylor.inputs(x, INDICES), INDICES)
-        return series, taylor.compose(through, x, series, INDICES[:5])
+        return series, taylor.compose(through, x, series, INDICES)
 
     series, made = jax.jit(both)(x)
     for f, found in ((field, series), (lambda x: through(x, field(x)), made)):
@@ -133,7 +133,7 @@ def test_posterior_of_a_rate_is_that_of_the_closed_form_for_each_member():
     problem = decay(p={"k": Parameter(0.5, (0.1, 2.0), prior)}, weights={"residual": 1e5})
     made = problem.fit(
         Data({"t_day": t}, y, sd), points=50, members=2, key=jax.random.key(0),
-        stages=[GaussNewton(steps=100, patience=0)],
+        stages=[GaussNewton(steps=60, patience=0)],
     )  # fmt: skip
     k = np.full(2, 0.6)
     for _ in range(20):
