@@ -1,0 +1,294 @@
+"""`learn.BINN`: unknown terms of an equation, learned from sparse noisy data."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+from threadpoolctl import threadpool_limits
+
+from learn.binn.equation import Equation, regress
+from learn.binn.search import least_squares
+from learn.binn.solve import Solve
+from learn.binn.terms import LIBRARY, Term
+from learn.pinn import MLP, PINN, Adam, Data, GaussNewton
+from mrphys.errors import InputError, Problem
+from mrphys.units import check_count
+
+GAMMA = 0.2
+"""Noise grows as max(|u|, 1)^γ: what Lagergren et al. found in scratch assays."""
+EQUATION_SD = 0.02
+"""Of the field's equations, in sizes of u a range of time, that counts as noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class BINN:
+    """Terms of an equation as functions to be learned; `solve` says which equation.
+
+        minimise  Σ ((û - u) max(|û|, 1)^-γ)²,   û = solve(terms, u(first time), times)
+
+    terms    factories(rngs=) by name: `Learned` networks, `Combination`s, `Switch`es
+    solve    u = solve(terms, u0, times), differentiable: `spreading(...)`, `ordinary(...)`, or a
+             tumour's stepper
+    gamma    γ
+
+    Lagergren, Nardini, Baker, Simpson, Flores 2020, doi:10.1371/journal.pcbi.1008462; through the
+    solver as Rackauckas et al. 2020, arXiv:2001.04385.
+    """
+
+    terms: Mapping[str, Callable[..., Term]]
+    solve: Solve
+    gamma: float = GAMMA
+
+    def draw(self, key: PRNGKeyArray) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Graphs and parameters of the terms."""
+        graphs, params = {}, {}
+        for i, (name, factory) in enumerate(self.terms.items()):
+            made = factory(rngs=nnx.Rngs(jax.random.fold_in(key, i)))
+            graphs[name], params[name] = nnx.split(made)
+        return graphs, params
+
+    @cached_property
+    def _graphs(self) -> dict[str, Any]:
+        return self.draw(jax.random.key(0))[0]
+
+    def merged(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The terms themselves."""
+        return {n: nnx.merge(self._graphs[n], params[n], copy=True) for n in self.terms}
+
+    @cached_property
+    def _search(self) -> Callable:
+        """Parameters, Σ r² from start, times, readings; compiled once."""
+
+        def residual(params: Any, times: Array, y: Array) -> Array:
+            found = self.solve(self.merged(params), y[0], times)[1:]
+            return ((found - y[1:]) * weight(found, self.gamma)).ravel()
+
+        @partial(jax.jit, static_argnums=3)
+        def search(start: Any, times: Array, y: Array, steps: int) -> tuple[Any, Array]:
+            params, end = least_squares(lambda p: residual(p, times, y), start, steps)
+            return params, end.cost
+
+        return search
+
+    def fit(
+        self,
+        times: Float[np.ndarray, " times"],
+        density: Float[np.ndarray, "assays times *space"],
+        *,
+        members: int = 1,
+        steps: int = 60,
+        key: PRNGKeyArray,
+    ) -> "Discovered":
+        """The terms through the solver, each profile solved forward from its first reading.
+
+        members   networks drawn apart, all but the first fitted to readings with the noise found
+                  added once more: their spread is the uncertainty
+        steps     of Levenberg and Marquardt, at most
+
+        Raises InputError for readings that are too few for the terms, or not finite.
+        """
+        times, density = np.asarray(times, float), np.asarray(density, float)
+        self._check(times, density)
+        check_count("BINN.fit: members", members)
+        y = jnp.moveaxis(jnp.asarray(density), 1, 0)
+        t = jnp.asarray(times)
+        keys = jax.random.split(key, (members, 2))
+        with threadpool_limits(1, "blas"):
+            params, cost = self._search(self.draw(keys[0, 0])[1], t, y, steps)
+            if not np.isfinite(float(cost)):
+                cause = "a solver unstable between the terms' bounds: more steps, tighter bounds"
+                raise InputError(Problem("BINN.fit: solve", "no finite solution", "one", cause))
+            free = max(y[1:].size - self.numbers, 1)
+            sd = float(np.sqrt(cost / free))
+            found = [params]
+            for own in keys[1:]:
+                noise = jax.random.normal(own[1], y.shape, y.dtype) * sd / weight(y, self.gamma)
+                start = self.draw(own[0])[1]
+                found.append(self._search(start, t, y + noise, steps)[0])
+        return Discovered(self, tuple(found), times, density, sd, float(cost))
+
+    @property
+    def numbers(self) -> int:
+        """Unknowns of the terms."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.draw(jax.random.key(0))[1]))
+
+    def _check(self, times: np.ndarray, density: np.ndarray) -> None:
+        problems = []
+        if density.ndim < 2 or density.shape[1] != times.size:
+            found, expected = f"shape {density.shape}", f"(assays, {times.size} times, ...)"
+            problems.append(Problem("BINN: density", found, expected, "axes in another order"))
+        elif not np.isfinite(density).all():
+            bad = f"{(~np.isfinite(density)).sum()} readings not finite"
+            problems.append(Problem("BINN: density", bad, "numbers"))
+        elif density[:, 1:].size < self.numbers:
+            found = f"{density[:, 1:].size} readings after the first time"
+            cause = f"{', '.join(self.terms)} cannot be told from them: fewer terms or narrower"
+            problems.append(Problem("BINN: density", found, f"{self.numbers} or more", cause))
+        if times.ndim != 1 or times.size < 2 or not (np.diff(times) > 0).all():
+            problems.append(Problem("BINN: times", f"{times}", "two or more, rising"))
+        elif sum(term.of == "t" for term in self.merged(self.draw(jax.random.key(0))[1]).values()):
+            if times.size < 4:
+                cause = "a term of time beside others cannot be identified"
+                problems.append(Problem("BINN: times", f"{times.size}", "four or more", cause))
+        if problems:
+            raise InputError(*problems)
+
+    def fit_field(
+        self,
+        times: Float[np.ndarray, " times"],
+        positions: Float[np.ndarray, " positions"],
+        density: Float[np.ndarray, "assays times positions"],
+        noise_sd: float,
+        *,
+        points: int = 600,
+        width: int = 16,
+        depth: int = 3,
+        adam: int = 1000,
+        steps: int = 100,
+        key: PRNGKeyArray,
+    ) -> "Discovered":
+        """The same terms inside the residual of a field network with one output an assay:
+
+            u_t = D(u) u_xx + D'(u) u_x² + T(t) G(u / K(x)) u
+
+        No solver is differentiated and nothing starts from a noisy profile; the equation is obeyed
+        to `EQUATION_SD`. `noise_sd` is that of readings whose density is 1.
+        """
+        times, density = np.asarray(times, float), np.asarray(density, float)
+        self._check(times, density)
+        size, span = float(np.abs(density).max()), float(np.ptp(times))
+        count, many, _ = density.shape
+        t, x = np.meshgrid(times, np.asarray(positions, float), indexing="ij")
+        at = {"t": np.tile(t.ravel(), count), "x": np.tile(x.ravel(), count)}
+        at["assay"] = np.repeat(np.arange(count), t.size)
+        value = density.ravel()
+
+        def residual(u: Any, place: Any, p: Any) -> Array:
+            z, slope = u(), u("x")
+            d, rise = jax.vmap(jax.value_and_grad(p["D"]))(z)
+            made = u("t") - d * u("x", "x") - rise * slope**2
+            if "G" in p:
+                early = p["T"](place["t"]) if "T" in p else 1.0
+                made = made - early * p["G"](z / (p["K"](place["x"]) if "K" in p else 1.0)) * z
+            return made * span / (size * EQUATION_SD)
+
+        pinn = PINN(
+            inputs={"t": (times[0], times[-1]), "x": (float(x.min()), float(x.max()))},
+            residual=residual,
+            outputs=count,
+            unit=size,
+            unknown=self.terms,
+            field=partial(MLP, width=width, depth=depth),
+            weights={"residual": 1.0 / count},
+        )
+        sd = noise_sd / np.asarray(weight(value, self.gamma))
+
+        def reading(u: Any, place: Any, p: Any) -> Array:
+            del p
+            return jnp.atleast_1d(u())[place["assay"].astype(int)]
+
+        data = Data(at, value, sd, reading)
+        stages = [Adam(steps=adam), GaussNewton(steps=steps)]
+        made = pinn.fit(data, points=points, stages=stages, key=key)
+        params = {n: nnx.split(made.unknown(n))[1] for n in self.terms}
+        found = Discovered(self, (params,), times, density, noise_sd, np.nan)
+        cost = float(np.sum(found.score) * many * density.shape[2])
+        return Discovered(self, (params,), times, density, noise_sd, cost)
+
+
+def weight(u: Any, gamma: float) -> Array:
+    """max(|u|, 1)^-γ."""
+    return jnp.maximum(jnp.abs(u), 1.0) ** -gamma
+
+
+@dataclass(frozen=True, eq=False)
+class Discovered:
+    """Terms that were learned, of every member of the ensemble; the first is of the data as given.
+
+    noise_sd   of readings whose density is 1
+    cost       Σ ((û - u) max(|û|, 1)^-γ)²
+    """
+
+    binn: BINN
+    members: tuple[dict[str, Any], ...]
+    times: np.ndarray
+    density: np.ndarray
+    noise_sd: float
+    cost: float
+
+    @cached_property
+    def terms(self) -> dict[str, Term]:
+        """By name, to be called: terms["D"](u)."""
+        return self.binn.merged(self.members[0])
+
+    def values(self, name: str, z: Any) -> Float[np.ndarray, "members points"]:
+        """A term of every member."""
+        z = jnp.asarray(z, float)
+        return np.stack([np.asarray(self.binn.merged(p)[name](z)) for p in self.members])
+
+    @cached_property
+    def profiles(self) -> Float[np.ndarray, "assays times *space"]:
+        """Solved forward from each first profile."""
+        y0 = jnp.asarray(self.density[:, 0])
+        return np.moveaxis(np.asarray(self.at_times(y0, self.times)), 0, 1)
+
+    def at_times(self, u0: Array, times: Any) -> Array:
+        """solve(terms, u0, times)."""
+        return jax.jit(self.binn.solve)(self.terms, u0, jnp.asarray(times, float))
+
+    @cached_property
+    def score(self) -> Float[np.ndarray, " assays"]:
+        """Mean of ((û - u) max(|û|, 1)^-γ)² of each assay, all times."""
+        off = (self.profiles - self.density) * np.asarray(weight(self.profiles, self.binn.gamma))
+        return np.mean(off.reshape(off.shape[0], -1) ** 2, axis=1)
+
+    @property
+    def bic(self) -> float:
+        """n log(Σ r² / n) + k log n, after the first time: the lower the better."""
+        n = self.density[:, 1:].size
+        return float(n * np.log(self.cost / n) + self.binn.numbers * np.log(n))
+
+    def covered(self, name: str) -> tuple[float, float]:
+        """From where to where the data know a term."""
+        of = self.terms[name].of
+        if of == "u":
+            return float(self.density.min()), float(self.density.max())
+        if of == "t":
+            return float(self.times[0]), float(self.times[-1])
+        return self.terms[name].reach
+
+    def equation(
+        self, name: str, library: Mapping[str, Callable[[Array], Array]] = LIBRARY
+    ) -> Equation:
+        """The law a term follows, by `regress` over what the data cover; it has a warning where the
+        term reaches further than they do."""
+        low, high = self.covered(name)
+        of = self.terms[name].of
+        if of == "u":
+            z = np.quantile(self.density, np.linspace(0.01, 0.99, 60))
+        else:
+            z = np.linspace(low, high, 60)
+        made = regress(name, of, z, self.values(name, z), library)
+        reach = self.terms[name].reach
+        warnings = made.warnings
+        if reach[0] < low - 1e-9 or reach[1] > high + 1e-9:
+            warnings += (f"no data of {of} outside {low:.4g} to {high:.4g}",)
+        return replace(made, warnings=warnings)
+
+
+def compare(
+    candidates: Mapping[str, BINN],
+    times: Float[np.ndarray, " times"],
+    density: Float[np.ndarray, "assays times *space"],
+    *,
+    key: PRNGKeyArray,
+) -> dict[str, Discovered]:
+    """Every candidate fitted, the best by Bayes' information criterion first."""
+    fits = {name: binn.fit(times, density, key=key) for name, binn in candidates.items()}
+    return dict(sorted(fits.items(), key=lambda pair: pair[1].bic))
