@@ -5,13 +5,14 @@ Learned       a network of one number with bounds and monotonicity; Combination,
 spreading     u_t = (D(u) u_x)_x + T(t) G(u/K(x)) u, the equation of a scratch assay
 ordinary      du/dt of any terms
 Discovered    the terms with their band, profiles solved forward, scores, equations
+smoothed      profiles to start from, with less noise
 compare       candidates of a law by what they explain
 regress       a function as the shortest sum over a library: `Equation`
 """
 
 from learn.binn.discover import BINN, Discovered, compare
 from learn.binn.equation import Equation, regress, with_sd
-from learn.binn.solve import Solve, ordinary, spreading
+from learn.binn.solve import Solve, ordinary, smoothed, spreading
 from learn.binn.terms import LIBRARY, Combination, Learned, Switch, Term
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "compare",
     "ordinary",
     "regress",
+    "smoothed",
     "spreading",
     "with_sd",
 ]

@@ -65,13 +65,13 @@ class BINN:
     def _search(self) -> Callable:
         """Parameters, Σ r² from start, times, readings; compiled once."""
 
-        def residual(params: Any, times: Array, y: Array) -> Array:
-            found = self.solve(self.merged(params), y[0], times)[1:]
+        def residual(params: Any, times: Array, u0: Array, y: Array) -> Array:
+            found = self.solve(self.merged(params), u0, times)[1:]
             return ((found - y[1:]) * weight(found, self.gamma)).ravel()
 
-        @partial(jax.jit, static_argnums=3)
-        def search(start: Any, times: Array, y: Array, steps: int) -> tuple[Any, Array]:
-            params, end = least_squares(lambda p: residual(p, times, y), start, steps)
+        @partial(jax.jit, static_argnums=4)
+        def search(start: Any, times: Array, u0: Array, y: Array, steps: int) -> tuple[Any, Array]:
+            params, end = least_squares(lambda p: residual(p, times, u0, y), start, steps)
             return params, end.cost
 
         return search
@@ -81,12 +81,15 @@ class BINN:
         times: Float[np.ndarray, " times"],
         density: Float[np.ndarray, "assays times *space"],
         *,
+        start: Callable[[np.ndarray], np.ndarray] = lambda first: first,
         members: int = 1,
         steps: int = 60,
         key: PRNGKeyArray,
     ) -> "Discovered":
-        """The terms through the solver, each profile solved forward from its first reading.
+        """The terms through the solver, each assay solved forward from its first reading.
 
+        start     what is solved from, of the readings at the first time (assays, ...): themselves,
+                  or partial(`smoothed`, positions)
         members   networks drawn apart, all but the first fitted to readings with the noise found
                   added once more: their spread is the uncertainty
         steps     of Levenberg and Marquardt, at most
@@ -100,7 +103,8 @@ class BINN:
         t = jnp.asarray(times)
         keys = jax.random.split(key, (members, 2))
         with threadpool_limits(1, "blas"):
-            params, cost = self._search(self.draw(keys[0, 0])[1], t, y, steps)
+            u0 = jnp.asarray(start(density[:, 0]))
+            params, cost = self._search(self.draw(keys[0, 0])[1], t, u0, y, steps)
             if not np.isfinite(float(cost)):
                 cause = "a solver unstable between the terms' bounds: more steps, tighter bounds"
                 raise InputError(Problem("BINN.fit: solve", "no finite solution", "one", cause))
@@ -109,14 +113,20 @@ class BINN:
             found = [params]
             for own in keys[1:]:
                 noise = jax.random.normal(own[1], y.shape, y.dtype) * sd / weight(y, self.gamma)
-                start = self.draw(own[0])[1]
-                found.append(self._search(start, t, y + noise, steps)[0])
-        return Discovered(self, tuple(found), times, density, sd, float(cost))
+                begin, again = self.draw(own[0])[1], y + noise
+                u0_again = jnp.asarray(start(np.maximum(np.asarray(again[0]), 0)))
+                found.append(self._search(begin, t, u0_again, again, steps)[0])
+        return Discovered(self, tuple(found), times, density, np.asarray(u0), sd, float(cost))
 
     @property
     def numbers(self) -> int:
         """Unknowns of the terms."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.draw(jax.random.key(0))[1]))
+
+    @property
+    def _of_time(self) -> bool:
+        terms = self.merged(self.draw(jax.random.key(0))[1]).values()
+        return any(term.of == "t" for term in terms)
 
     def _check(self, times: np.ndarray, density: np.ndarray) -> None:
         problems = []
@@ -132,10 +142,9 @@ class BINN:
             problems.append(Problem("BINN: density", found, f"{self.numbers} or more", cause))
         if times.ndim != 1 or times.size < 2 or not (np.diff(times) > 0).all():
             problems.append(Problem("BINN: times", f"{times}", "two or more, rising"))
-        elif sum(term.of == "t" for term in self.merged(self.draw(jax.random.key(0))[1]).values()):
-            if times.size < 4:
-                cause = "a term of time beside others cannot be identified"
-                problems.append(Problem("BINN: times", f"{times.size}", "four or more", cause))
+        elif times.size < 4 and self._of_time:
+            cause = "a term of time beside others cannot be identified"
+            problems.append(Problem("BINN: times", f"{times.size}", "four or more", cause))
         if problems:
             raise InputError(*problems)
 
@@ -163,7 +172,7 @@ class BINN:
         times, density = np.asarray(times, float), np.asarray(density, float)
         self._check(times, density)
         size, span = float(np.abs(density).max()), float(np.ptp(times))
-        count, many, _ = density.shape
+        count = density.shape[0]
         t, x = np.meshgrid(times, np.asarray(positions, float), indexing="ij")
         at = {"t": np.tile(t.ravel(), count), "x": np.tile(x.ravel(), count)}
         at["assay"] = np.repeat(np.arange(count), t.size)
@@ -197,9 +206,11 @@ class BINN:
         stages = [Adam(steps=adam), GaussNewton(steps=steps)]
         made = pinn.fit(data, points=points, stages=stages, key=key)
         params = {n: nnx.split(made.unknown(n))[1] for n in self.terms}
-        found = Discovered(self, (params,), times, density, noise_sd, np.nan)
-        cost = float(np.sum(found.score) * many * density.shape[2])
-        return Discovered(self, (params,), times, density, noise_sd, cost)
+        first = {"t": np.full(density.shape[2], times[0]), "x": np.asarray(positions, float)}
+        u0 = np.maximum(np.atleast_2d(made(first).T if count > 1 else made(first)), 0)
+        found = Discovered(self, (params,), times, density, u0, noise_sd, np.nan)
+        later = ((found.profiles - density) * np.asarray(weight(found.profiles, self.gamma)))[:, 1:]
+        return replace(found, cost=float(np.sum(later**2)))
 
 
 def weight(u: Any, gamma: float) -> Array:
@@ -211,14 +222,16 @@ def weight(u: Any, gamma: float) -> Array:
 class Discovered:
     """Terms that were learned, of every member of the ensemble; the first is of the data as given.
 
+    start      from which `profiles` are solved
     noise_sd   of readings whose density is 1
-    cost       Σ ((û - u) max(|û|, 1)^-γ)²
+    cost       Σ ((û - u) max(|û|, 1)^-γ)² after the first time
     """
 
     binn: BINN
     members: tuple[dict[str, Any], ...]
     times: np.ndarray
     density: np.ndarray
+    start: np.ndarray
     noise_sd: float
     cost: float
 
@@ -234,13 +247,13 @@ class Discovered:
 
     @cached_property
     def profiles(self) -> Float[np.ndarray, "assays times *space"]:
-        """Solved forward from each first profile."""
-        y0 = jnp.asarray(self.density[:, 0])
-        return np.moveaxis(np.asarray(self.at_times(y0, self.times)), 0, 1)
+        """Solved forward from each start."""
+        return np.moveaxis(np.asarray(self.at_times(self.start, self.times)), 0, 1)
 
-    def at_times(self, u0: Array, times: Any) -> Array:
+    def at_times(self, u0: Any, times: Any) -> Array:
         """solve(terms, u0, times)."""
-        return jax.jit(self.binn.solve)(self.terms, u0, jnp.asarray(times, float))
+        solved = jax.jit(lambda p, *rest: self.binn.solve(self.binn.merged(p), *rest))
+        return solved(self.members[0], jnp.asarray(u0, float), jnp.asarray(times, float))
 
     @cached_property
     def score(self) -> Float[np.ndarray, " assays"]:
@@ -287,8 +300,9 @@ def compare(
     times: Float[np.ndarray, " times"],
     density: Float[np.ndarray, "assays times *space"],
     *,
+    start: Callable[[np.ndarray], np.ndarray] = lambda first: first,
     key: PRNGKeyArray,
 ) -> dict[str, Discovered]:
     """Every candidate fitted, the best by Bayes' information criterion first."""
-    fits = {name: binn.fit(times, density, key=key) for name, binn in candidates.items()}
+    fits = {n: binn.fit(times, density, start=start, key=key) for n, binn in candidates.items()}
     return dict(sorted(fits.items(), key=lambda pair: pair[1].bic))

@@ -27,8 +27,8 @@ def least_squares(
 
         (JᵀJ + λ diag JᵀJ) δ = -Jᵀ r
 
-    by forward mode: rows are many, unknowns few. Ends when Σ r² falls by less than `fall` of itself.
-    Where residuals are not finite a step is not taken.
+    by forward mode: rows are many, unknowns few. Ends when Σ r² falls by less than `fall` of
+    itself. A step to where residuals are not finite is not taken.
     """
     flat, unravel = ravel_pytree(start)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.interpolate import make_smoothing_spline
 
 from mrphys.errors import InputError, Problem
 
@@ -25,9 +26,9 @@ def spreading(
 ) -> Solve:
     """Of u_t = ∂/∂x (D(u) ∂u/∂x) + T(t) G(u / K(x)) u, without flux through the ends.
 
-    Finite volumes at the positions, which must be even, D at faces from the mean of u; Heun's
-    second-order steps, as many as `most_diffusivity` needs. Of the terms D is needed; G, T and K
-    are 0, 1 and 1 unless there. u0 may have any axes before that of positions.
+    Finite volumes at the positions, which must be even, D at faces from the mean of u, at least 0;
+    Heun's second-order steps, as many as `most_diffusivity` needs. Of the terms D is needed; G, T
+    and K are 0, 1 and 1 unless there. u0 may have any axes before that of positions.
     """
     x, t = np.asarray(positions, float), np.asarray(times, float)
     gaps = np.diff(x)
@@ -47,7 +48,8 @@ def spreading(
         capacity = capacity.reshape((1,) * (u0.ndim - 1) + (-1,))
 
         def rate(u: Array, time: Array) -> Array:
-            flux = terms["D"]((u[..., 1:] + u[..., :-1]) / 2) * jnp.diff(u) / dx
+            between = jnp.maximum((u[..., 1:] + u[..., :-1]) / 2, 0)
+            flux = terms["D"](between) * jnp.diff(u) / dx
             ends = [(0, 0)] * (u.ndim - 1) + [(1, 1)]
             made = jnp.diff(jnp.pad(flux, ends)) / dx
             if "G" in terms:
@@ -75,6 +77,16 @@ def spreading(
         return jnp.concatenate([u0[None], later])
 
     return solve
+
+
+def smoothed(
+    positions: Float[np.ndarray, " positions"], profiles: Float[np.ndarray, "... positions"]
+) -> Float[np.ndarray, "... positions"]:
+    """Each profile's smoothing spline, as smooth as its generalised cross-validation says, at least
+    0: a start with less noise. Five positions or more."""
+    x, y = np.asarray(positions, float), np.asarray(profiles, float)
+    flat = [make_smoothing_spline(x, row)(x) for row in y.reshape(-1, x.size)]
+    return np.maximum(np.stack(flat), 0).reshape(y.shape)
 
 
 def ordinary(rate: Callable[[Array, Array, Terms], Array], rtol: float = 1e-5) -> Solve:
