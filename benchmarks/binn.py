@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from learn.binn import BINN, Combination, Learned, Switch, compare, smoothed, spreading
+from learn.binn import BINN, Combination, Learned, Switch, compare, cosines, smoothed, spreading
 
 jax.config.update("jax_enable_x64", True)
 X = 0.025 + 0.05 * np.arange(38)
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=10)
     repeats = parser.parse_args().repeats
-    start = partial(smoothed, X)
+    start, modes = partial(smoothed, X), cosines(10, 38)
     candidates, learned = laws(), {False: networks(False), True: networks(True)}
     for name, (D, G, T) in TRUTHS.items():
         truth, began = assays(name), time.perf_counter()
@@ -119,9 +119,9 @@ def main() -> None:
         for repeat in range(repeats):
             key = jax.random.key(repeat)
             y = noisy(truth, np.random.default_rng(repeat))
-            best = compare(candidates, TIMES, y, start=start, key=key)
+            best = compare(candidates, TIMES, y, start=start, modes=modes, key=key)
             right += next(iter(best)) == name
-            found = learned[name == "delayed"].fit(TIMES, y, start=start, key=key)
+            found = learned[name == "delayed"].fit(TIMES, y, start=start, modes=modes, key=key)
             u = np.linspace(*np.quantile(y, [0.025, 0.975]), 50)
             off["D"].append(_off(found.values("D", u)[0], D(u)))
             t = np.linspace(0, 2, 21)

@@ -30,12 +30,12 @@ EQUATION_SD = 0.02
 class BINN:
     """Terms of an equation as functions to be learned; `solve` says which equation.
 
-        minimise  Σ ((û - u) max(|û|, 1)^-γ)²,   û = solve(terms, u(first time), times)
+        minimise  Σ ((û - u) max(|û|, 1)^-γ / σ)² + Σ prior²,   û = solve(terms, u(first time), times)
 
     terms    factories(rngs=) by name: `Learned` networks, `Combination`s, `Switch`es
     solve    u = solve(terms, u0, times), differentiable: `spreading(...)`, `ordinary(...)`, or a
              tumour's stepper
-    gamma    γ
+    gamma    γ; σ is the root mean square of what is left
 
     Lagergren, Nardini, Baker, Simpson, Flores 2020, doi:10.1371/journal.pcbi.1008462; through the
     solver as Rackauckas et al. 2020, arXiv:2001.04385.
@@ -65,14 +65,24 @@ class BINN:
     def _search(self) -> Callable:
         """Parameters, Σ r² from start, times, readings; compiled once."""
 
-        def residual(params: Any, times: Array, u0: Array, y: Array) -> Array:
-            found = self.solve(self.merged(params), u0, times)[1:]
-            return ((found - y[1:]) * weight(found, self.gamma)).ravel()
+        def residual(both: Any, times: Array, u0: Array, modes: Array, y: Array) -> Array:
+            params, amounts = both
+            begin = u0 + jnp.tensordot(amounts, modes, 1)
+            terms = self.merged(params)
+            found = self.solve(terms, begin, times)
+            off = (found - y) * weight(found, self.gamma)
+            off = (off if modes.shape[0] else off[1:]).ravel()
+            noise = jnp.sqrt(jax.lax.stop_gradient(jnp.mean(off**2)))
+            priors = [noise * term.prior() for term in terms.values()]
+            return jnp.concatenate([off, *priors])
 
-        @partial(jax.jit, static_argnums=4)
-        def search(start: Any, times: Array, u0: Array, y: Array, steps: int) -> tuple[Any, Array]:
-            params, end = least_squares(lambda p: residual(p, times, u0, y), start, steps)
-            return params, end.cost
+        @partial(jax.jit, static_argnums=5)
+        def search(
+            start: Any, times: Array, u0: Array, modes: Array, y: Array, steps: int
+        ) -> tuple[Any, Array, Array]:
+            begin = start, jnp.zeros((u0.shape[0], modes.shape[0]), u0.dtype)
+            both, end = least_squares(lambda b: residual(b, times, u0, modes, y), begin, steps)
+            return both[0], u0 + jnp.tensordot(both[1], modes, 1), end.cost
 
         return search
 
@@ -82,6 +92,7 @@ class BINN:
         density: Float[np.ndarray, "assays times *space"],
         *,
         start: Callable[[np.ndarray], np.ndarray] = lambda first: first,
+        modes: Float[np.ndarray, "modes *space"] | None = None,
         members: int = 1,
         steps: int = 60,
         key: PRNGKeyArray,
@@ -90,6 +101,8 @@ class BINN:
 
         start     what is solved from, of the readings at the first time (assays, ...): themselves,
                   or partial(`smoothed`, positions)
+        modes     by which the starts are corrected together with the terms, as `cosines`: noise in
+                  a first reading is then weighed against that in all others
         members   networks drawn apart, all but the first fitted to readings with the noise found
                   added once more: their spread is the uncertainty
         steps     of Levenberg and Marquardt, at most
@@ -104,18 +117,22 @@ class BINN:
         keys = jax.random.split(key, (members, 2))
         with threadpool_limits(1, "blas"):
             u0 = jnp.asarray(start(density[:, 0]))
-            params, cost = self._search(self.draw(keys[0, 0])[1], t, u0, y, steps)
+            shapes = np.zeros((0, *u0.shape[1:])) if modes is None else np.asarray(modes, float)
+            params, u0, cost = self._search(
+                self.draw(keys[0, 0])[1], t, u0, jnp.asarray(shapes), y, steps
+            )
             if not np.isfinite(float(cost)):
                 cause = "a solver unstable between the terms' bounds: more steps, tighter bounds"
                 raise InputError(Problem("BINN.fit: solve", "no finite solution", "one", cause))
-            free = max(y[1:].size - self.numbers, 1)
+            rows = y.size if len(shapes) else y[1:].size
+            free = max(rows - self.numbers - len(shapes) * len(density), 1)
             sd = float(np.sqrt(cost / free))
             found = [params]
             for own in keys[1:]:
                 noise = jax.random.normal(own[1], y.shape, y.dtype) * sd / weight(y, self.gamma)
                 begin, again = self.draw(own[0])[1], y + noise
                 u0_again = jnp.asarray(start(np.maximum(np.asarray(again[0]), 0)))
-                found.append(self._search(begin, t, u0_again, again, steps)[0])
+                found.append(self._search(begin, t, u0_again, jnp.asarray(shapes), again, steps)[0])
         return Discovered(self, tuple(found), times, density, np.asarray(u0), sd, float(cost))
 
     @property
@@ -224,7 +241,7 @@ class Discovered:
 
     start      from which `profiles` are solved
     noise_sd   of readings whose density is 1
-    cost       Σ ((û - u) max(|û|, 1)^-γ)² after the first time
+    cost       Σ ((û - u) max(|û|, 1)^-γ)², with that of the prior, of the first time only where starts were corrected
     """
 
     binn: BINN
@@ -263,7 +280,7 @@ class Discovered:
 
     @property
     def bic(self) -> float:
-        """n log(Σ r² / n) + k log n, after the first time: the lower the better."""
+        """n log(Σ r² / n) + k log n of terms with k numbers: the lower the better."""
         n = self.density[:, 1:].size
         return float(n * np.log(self.cost / n) + self.binn.numbers * np.log(n))
 
@@ -301,8 +318,12 @@ def compare(
     density: Float[np.ndarray, "assays times *space"],
     *,
     start: Callable[[np.ndarray], np.ndarray] = lambda first: first,
+    modes: Float[np.ndarray, "modes *space"] | None = None,
     key: PRNGKeyArray,
 ) -> dict[str, Discovered]:
     """Every candidate fitted, the best by Bayes' information criterion first."""
-    fits = {n: binn.fit(times, density, start=start, key=key) for n, binn in candidates.items()}
+    fits = {
+        n: binn.fit(times, density, start=start, modes=modes, key=key)
+        for n, binn in candidates.items()
+    }
     return dict(sorted(fits.items(), key=lambda pair: pair[1].bic))

@@ -89,6 +89,11 @@ def smoothed(
     return np.maximum(np.stack(flat), 0).reshape(y.shape)
 
 
+def cosines(count: int, positions: int) -> Float[np.ndarray, "count positions"]:
+    """cos πk (i + ½) / n, the modes of a profile without flux through its ends."""
+    return np.cos(np.pi * np.outer(np.arange(count), np.arange(positions) + 0.5) / positions)
+
+
 def ordinary(rate: Callable[[Array, Array, Terms], Array], rtol: float = 1e-5) -> Solve:
     """Of du/dt = rate(u, t, terms), by diffrax' Tsit5 with steps to `rtol`.
 

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from mrphys.errors import InputError, Problem
 
@@ -29,6 +29,10 @@ class Term(nnx.Module):
 
     of: str
     reach: tuple[float, float]
+
+    def prior(self) -> Float[Array, " numbers"]:
+        """Its numbers in standard deviations of their prior; none has one unless said."""
+        return jnp.zeros(0)
 
 
 class Learned(Term):
@@ -65,6 +69,12 @@ class Learned(Term):
         self.v = nnx.Param(0.1 * draw((width,), dtype))  # pyright: ignore[reportCallIssue]
         self.c = nnx.Param(jnp.zeros((), dtype))
         self.d = nnx.Param(jnp.log(jnp.asarray(share / (1 - share), dtype)))
+
+    def prior(self) -> Float[Array, " numbers"]:
+        """Normal about 0, w with a standard deviation of 2, v, b and c of 1: functions without more
+        bends than data ask for."""
+        c = self.c[...][None]
+        return jnp.concatenate([self.w[...] / 2, self.b[...], self.v[...], c])
 
     def __call__(self, z: Array) -> Array:
         """Its value at each z."""
