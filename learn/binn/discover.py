@@ -30,7 +30,7 @@ EQUATION_SD = 0.02
 class BINN:
     """Terms of an equation as functions to be learned; `solve` says which equation.
 
-        minimise  Σ ((û - u) max(|û|, 1)^-γ / σ)² + Σ prior²,   û = solve(terms, u(first time), times)
+        minimise  Σ ((û - u) max(|û|, 1)^-γ / σ)² + Σ prior²,   û = solve(terms, u0, times)
 
     terms    factories(rngs=) by name: `Learned` networks, `Combination`s, `Switch`es
     solve    u = solve(terms, u0, times), differentiable: `spreading(...)`, `ordinary(...)`, or a
@@ -89,7 +89,7 @@ class BINN:
     def fit(
         self,
         times: Float[np.ndarray, " times"],
-        density: Float[np.ndarray, "assays times *space"],
+        density: np.ndarray,
         *,
         start: Callable[[np.ndarray], np.ndarray] = lambda first: first,
         modes: Float[np.ndarray, "modes *space"] | None = None,
@@ -241,7 +241,8 @@ class Discovered:
 
     start      from which `profiles` are solved
     noise_sd   of readings whose density is 1
-    cost       Σ ((û - u) max(|û|, 1)^-γ)², with that of the prior, of the first time only where starts were corrected
+    cost       Σ ((û - u) max(|û|, 1)^-γ)², with that of the prior; readings of the first time are
+               among them only where starts were corrected
     """
 
     binn: BINN

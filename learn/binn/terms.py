@@ -84,7 +84,9 @@ class Learned(Term):
         if self.monotone is not None:
             sign = 1.0 if self.monotone == "rising" else -1.0
             w, v, c = _size(w), sign * _size(v), sign * _size(c)
-        inner = jnp.tanh(z[..., None] * w + self.b[...]) @ v + c * z + self.d[...]
+        h = jnp.multiply.outer(z, w)
+        h = jnp.tanh(h + jnp.broadcast_to(self.b[...], h.shape))
+        inner = h @ v + c * z + self.d[...]
         return self.low + (self.high - self.low) * jax.nn.sigmoid(inner)
 
 

@@ -54,11 +54,11 @@ def _index(names: tuple[str, ...], by: tuple[str, ...]) -> Index:
 Points = Mapping[str, ArrayLike | Sequence[float]]
 """Coordinates of many by name."""
 
-Residual = Callable[[Local, At, Mapping[str, Array]], Array]
+Residual = Callable[[Local, At, Mapping[str, Any]], Array]
 """residual(u, at, p) at one point: a number, or a vector of several equations; 0 when obeyed."""
 
 
-def _value(u: Local, at: At, p: Mapping[str, Array]) -> Array:
+def _value(u: Local, at: At, p: Mapping[str, Any]) -> Array:
     del at, p
     return u()
 
@@ -115,7 +115,7 @@ class Data:
         """How many a member has."""
         return int(np.shape(self.value)[-1])
 
-    def residual(self, u: Local, at: At, p: Mapping[str, Array]) -> Array:
+    def residual(self, u: Local, at: At, p: Mapping[str, Any]) -> Array:
         """(û - y) / sd of a reading."""
         return (self.observe(u, at, p) - at["_value"]) / at["_sd"]
 
