@@ -4,7 +4,7 @@ optimise_design    θ that makes an uncertainty small within time, power and har
 constraints        what it must keep to
 design_studies     designs worth knowing, each a function: `mrphys design`
 PINN               a field that obeys any equation, and its parameters (`learn.pinn`)
-BINN               unknown terms of an equation as functions, and the laws they follow (`learn.binn`)
+BINN               unknown terms of an equation as functions, and their laws (`learn.binn`)
 HierarchyNetwork   layers that follow a given hierarchy, and what each node carries
 learn_mapping      q from x by a network trained on simulations, with its covariance; and its file
 training           one step and one loop, checkpoints that resume: for whatever is learned

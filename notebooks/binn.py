@@ -139,7 +139,7 @@ scaled = {
     "z": lambda z: z / 1000,
     "z²": lambda z: (z / 1000) ** 2,
 }
-units = {"D": "mm²/day", "G": "1/day", "T": ""}
+units = {"D": "mm²/day", "G": "1/day", "T": "1"}
 figure, axes = plt.subplots(1, len(found.terms), figsize=(3.4 * len(found.terms), 3.2))
 for axis, (name, term) in zip(axes, found.terms.items(), strict=True):
     z = np.linspace(*term.reach, 120)

@@ -133,7 +133,8 @@ fit = inverse.fit(
 figure, axes = plt.subplots(1, 2, figsize=(7.5, 2.8))
 for axis, name, true in zip(axes, ("D", "k"), (D, K), strict=True):
     p, sd = fit.p[name], fit.p_sd[name]
-    print(f"{name}: true {true:g}, found " + ", ".join(f"{a:.4f} ± {b:.4f}" for a, b in zip(p, sd)))
+    each = ", ".join(f"{a:.4f} ± {b:.4f}" for a, b in zip(p, sd, strict=True))
+    print(f"{name}: true {true:g}, found {each}")
     axis.errorbar(np.arange(MEMBERS), p, 1.96 * sd, fmt="o", capsize=3)
     axis.axhline(true, color="k", lw=1)
     axis.set(xlabel="noise draw", title=f"{name}, 95 % intervals; line: truth")
