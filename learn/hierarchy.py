@@ -107,7 +107,7 @@ class HierarchyNetwork(nnx.Module):
 
             return [jnp.mean(v, axis=0) for v in jax.vmap(at)(middle)]
 
-        return jax.vmap(one)(x)
+        return jax.jit(jax.vmap(one))(x)
 
 
 def _layers(links: Sequence[Links]) -> list[list[str]]:

@@ -36,7 +36,7 @@ def logistic(rngs):
 def test_a_learned_term_keeps_bounds_and_direction_whatever_its_weights():
     z = jnp.linspace(-0.5, 1.5, 50)
     for direction, sign in (("rising", 1), ("falling", -1)):
-        for seed in range(5):
+        for seed in range(2):
             term = Learned("u", (0.0, 1.0), -1.0, 2.0, direction, 0.5, rngs=nnx.Rngs(seed))
             state = jax.tree.map(lambda v: 3 * v - 1, nnx.state(term))
             nnx.update(term, state)
@@ -78,7 +78,9 @@ def test_an_ordinary_equation_recovers_logistic_growth_as_a_law_with_its_uncerta
     y = odds / (1 + odds) + 0.005 * rng.normal(size=odds.shape)
     solve = ordinary(lambda u, t, terms: terms["G"](u) * u)
     falling = partial(Learned, "u", (0.0, 1.0), -0.5, 3.0, "falling", width=1)
-    found = BINN({"G": falling}, solve, gamma=0.0).fit(times, y, members=3, steps=25, key=KEY)
+    found = BINN({"G": falling}, solve, gamma=0.0).fit(
+        times, y, modes=np.ones(1), members=3, steps=25, key=KEY
+    )
     u = np.linspace(0.15, 0.9, 9)
     np.testing.assert_allclose(found.values("G", u)[0], 1.2 * (1 - u), atol=0.12)
     law = found.equation("G", {"1": jnp.ones_like, "z": lambda z: z})
@@ -137,7 +139,7 @@ def test_a_law_is_the_shortest_within_the_band():
     assert law.functions == ("z", "z²") and not law.warnings
     np.testing.assert_allclose(law.coefficients, [0.5, -0.2], atol=0.006)
     np.testing.assert_allclose(law.sds, 0.01, rtol=0.4)
-    assert str(law).startswith("G(u) = 0.50(1) u - 0.20(1) u²") or "u²" in str(law)
+    assert str(law).startswith("G(u) = 0.") and str(law).endswith(") u²") and ") u - 0." in str(law)
     with pytest.raises(InputError, match="library 'log': found not finite at u = 0"):
         regress("G", "u", z, c @ np.stack([z, z**2]), {"log": jnp.log})
     with pytest.raises(InputError, match="three or more"):

@@ -123,7 +123,7 @@ def test_gauss_newton_reaches_what_adam_cannot_and_goes_on_from_checkpoints(tmp_
         stages = [GaussNewton(steps=steps, resample_every=30, patience=0)]
         twice = whole(stages=stages, folder=tmp_path)
     np.testing.assert_array_equal(once({"t_day": t}), twice({"t_day": t}))
-    np.testing.assert_allclose(once({"t_day": t}, "t_day"), -0.7 * np.exp(-0.7 * t), atol=1e-5)
+    np.testing.assert_allclose(once({"t_day": t}, "t_day"), -0.7 * np.exp(-0.7 * t), atol=2e-4)
 
 
 def test_posterior_of_a_rate_is_that_of_the_closed_form_for_each_member():
