@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Compiling is most of what the tests do. In float64 it is the mathematics they hold, and code that is
 # compiled quickly does; in float32 it is compiled as users have it.
 QUICKLY := XLA_FLAGS=--xla_backend_optimization_level=0
-NO_BENCHMARK := benchmarks/reference_patients.py benchmarks/radial_brain.py benchmarks/rival_% benchmarks/timing.py \
+NO_BENCHMARK := benchmarks/reference_patients.py benchmarks/radial_brain.py benchmarks/rival_% benchmarks/timing.py benchmarks/pinn_problems.py \
   benchmarks/learned_reconstruction.py %_models.py %_rivals.py
 BENCHMARKS := $(filter-out $(NO_BENCHMARK),$(wildcard benchmarks/*.py))
 export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax

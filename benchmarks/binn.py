@@ -126,7 +126,7 @@ def main() -> None:
             if repeat >= asked.networks:
                 continue
             found = learned[name == "delayed"].fit(TIMES, y, start=start, modes=modes, key=key)
-            u = np.linspace(*np.quantile(y, [0.025, 0.975]), 50)
+            u = np.linspace(np.quantile(y, 0.025), np.quantile(y, 0.975), 50)
             off["D"].append(_off(found.values("D", u)[0], D(u)))
             t = np.linspace(0, 2, 21)
             growth = found.values("G", u)[0]

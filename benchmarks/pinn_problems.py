@@ -1,6 +1,6 @@
 """The problems of benchmarks/pinn.py: each with a solution from elsewhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ class Solved(NamedTuple):
 
     pinn: PINN
     points: int
-    stages: list[Stage]
+    stages: Sequence[Stage]
     at: Points
     truth: np.ndarray
     limit: float

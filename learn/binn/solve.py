@@ -103,7 +103,7 @@ def ordinary(rate: Callable[[Array, Array, Terms], Array], rtol: float = 1e-5) -
     def solve(terms: Terms, u0: Array, times: Array) -> Array:
         # forward mode too: BINN's Jacobians have few columns and many rows
         solved = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, u, args: rate(u, t, terms)),
+            diffrax.ODETerm(lambda t, u, args: rate(u, jnp.asarray(t), terms)),
             diffrax.Tsit5(),
             times[0],
             times[-1],

@@ -115,7 +115,7 @@ class Combination(Term):
         """Its value at each z."""
         z = jnp.asarray(z) / self.unit
         parts = [f(z) * c for f, c in zip(self.functions, self.c[...], strict=True)]
-        return sum(parts[1:], parts[0])
+        return jnp.asarray(sum(parts[1:], parts[0]))
 
 
 class Switch(Term):

@@ -159,7 +159,7 @@ def _drawn(system: System, members: int, key: PRNGKeyArray) -> tuple[Any, Rest]:
         return params, Rest(points, system.weights(), fixed)
     params, fixed = jax.vmap(system.draw)(jax.random.split(key, members))
     same = jax.tree.map(lambda v: jnp.stack([v] * members), (points, system.weights()))
-    return params, Rest(*same, fixed)
+    return params, Rest(same[0], same[1], fixed)
 
 
 def _again(system: System, start: Solution, members: int) -> tuple[Any, Rest]:
