@@ -1,6 +1,7 @@
 """Seconds TumorTwin takes for the sphere of benchmarks/growth.py with its default solver: run by
 that script in an interpreter that has torch, torchdiffeq and what else TumorTwin needs."""
 
+# pyright: reportMissingImports=false
 import sys
 import tempfile
 import time
