@@ -129,7 +129,7 @@ class Radiotherapy(eqx.Module):
 def dose_equivalent_gy(course: Radiotherapy) -> float:
     """Biologically effective dose, -log S / α: n d (1 + d / (α/β)) for n fractions far apart.
 
-    >>> dose_equivalent_gy(Radiotherapy(np.arange(30.0), np.full(30, 2.0)))
+    >>> round(dose_equivalent_gy(Radiotherapy(np.arange(30.0), np.full(30, 2.0))), 9)
     72.0
     """
     return float(np.sum(course.doses_gy * (1 + course.together_gy() / course.alpha_over_beta_gy)))

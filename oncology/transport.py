@@ -227,6 +227,10 @@ def _run_stages(
     before, now = start, first
     middle = start.shape[0] - 2 * (stages - 1) * plane
     changes = jnp.zeros(middle, u.dtype)
+    if sloped and stages % 2 == 0:
+        changes = float(3 * b[stages] * w / b[1]) * (
+            _window(first, middle) - _window(start, middle)
+        )
     for j in range(2, stages + 1):
         size = now.shape[0] - 2 * plane
         origin = _window(start, size)

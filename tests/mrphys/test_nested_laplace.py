@@ -125,6 +125,7 @@ def test_gradients_are_those_of_differences():
     np.testing.assert_allclose(told(jnp.zeros(()))[1], differences, rtol=1e-3)
 
 
+@pytest.mark.long
 def test_traced_voxels_are_as_others():
     x = data(True)
     for mine, given in zip(

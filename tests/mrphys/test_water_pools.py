@@ -52,7 +52,7 @@ def test_what_is_above_zero_is_sampled_as_scipy_does():
         np.testing.assert_allclose(mass, np.log(np.trapezoid(density, z)), atol=1e-4)
 
 
-@pytest.mark.parametrize(("snr", "shares"), [(30.0, (0.2, 0.7, 0.1)), (150.0, (0.5, 0.3, 0.2))])
+@pytest.mark.parametrize(("snr", "shares"), [(30.0, (0.2, 0.7, 0.1)), (60.0, (0.5, 0.3, 0.2))])
 def test_it_is_the_sum_over_everything_there_may_be(snr, shares):
     x = echoes(np.array(shares), np.array([0.02, 0.08, 0.9]))
     x = x + np.random.default_rng(1).standard_normal(48) / snr
