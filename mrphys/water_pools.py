@@ -102,9 +102,7 @@ def share(
         information = rician_information(signal)
         score = m * bessel_ratio(m * signal) - signal
         at = centre[None] + points @ spread.T
-        fit, log_likelihood, parts = _amplitudes(
-            basis, information, information * signal + score, at, even
-        )
+        fit, log_likelihood, parts = _amplitudes(basis, information, signal, score, at, even)
         log_weight = power * log_likelihood - jnp.sum(at**2, axis=1) / 2 - density
         weight = jax.nn.softmax(log_weight)
         signal = jnp.maximum(basis @ (fit @ weight), 0.01)
@@ -120,13 +118,18 @@ def share(
 
 
 def _amplitudes(
-    basis: Array, information: Array, pull: Array, at: Float[Array, "points pools"], even: Array
+    basis: Array,
+    information: Array,
+    signal: Array,
+    score: Array,
+    at: Float[Array, "points pools"],
+    even: Array,
 ) -> tuple[Float[Array, "terms points"], Float[Array, " points"], Float[Array, "pools points"]]:
     """Of T2 at the quantiles ndtr(at) of their ranges: amplitudes at random, in terms of the basis
     and by pool, and the log of what their Gaussian integrates to."""
     polynomial = _chebyshev(2 * ndtr(at.T) - 1)
     square = jnp.reshape((basis.T * information[None]) @ basis, (3, DEGREE + 1, 3, DEGREE + 1))
-    right = jnp.reshape(basis.T @ pull, (3, DEGREE + 1))
+    right = jnp.reshape(basis.T @ (information * signal + score), (3, DEGREE + 1))
 
     def product(i: int, j: int) -> Array:
         return jnp.sum(polynomial[:, i] * (square[i, :, j] @ polynomial[:, j]), axis=0)
@@ -143,14 +146,30 @@ def _amplitudes(
     a00 = product(first, first)
     c00 = jnp.maximum(a00 - a02**2 / a22 - b01**2 / b11, 1e-6 * a00)
     first_reach = reach[0] - a02 / a22 * reach[2] - b01 / b11 * second_reach
-    inside = (first_reach**2 / c00 + second_reach**2 / b11 + reach[2] ** 2 / a22) / 2
-    inside = inside - jnp.log(c00 * b11 * a22) / 2
-    x0, log0 = _positive(first_reach / c00, c00, even[0])
+    best0 = first_reach / c00
+    best1 = (second_reach - b01 * best0) / b11
+    best = _in_order(best0, best1, (reach[2] - a02 * best0 - a12 * best1) / a22)
+    # Of what is left over: the difference of two great squares would be rounding's.
+    left = score[:, None] + information[:, None] * (
+        signal[:, None] - basis @ _fit(polynomial, best)
+    )
+    inside = -jnp.sum(left**2 / information[:, None], axis=0) / 2 - jnp.log(c00 * b11 * a22) / 2
+    x0, log0 = _positive(best0, c00, even[0])
     x1, log1 = _positive((second_reach - b01 * x0) / b11, b11, even[1])
     x2, log2 = _positive((reach[2] - a02 * x0 - a12 * x1) / a22, a22, even[2])
-    parts = jnp.stack([{first: x0, second: x1, last: x2}[i] for i in range(3)])
-    fit = jnp.reshape(jnp.moveaxis(polynomial, 1, 0) * parts[:, None], (-1, at.shape[0]))
-    return fit, inside + log0 + log1 + log2, parts
+    parts = _in_order(x0, x1, x2)
+    return _fit(polynomial, parts), inside + log0 + log1 + log2, parts
+
+
+def _in_order(*parts: Array) -> Float[Array, "pools points"]:
+    """By pool, of amplitudes in the order of their sampling."""
+    return jnp.stack([parts[ORDER.index(pool)] for pool in range(3)])
+
+
+def _fit(polynomial: Array, parts: Array) -> Float[Array, "terms points"]:
+    """The signal of amplitudes, in terms of the basis."""
+    terms = jnp.moveaxis(polynomial, 1, 0) * parts[:, None]
+    return jnp.reshape(terms, (-1, parts.shape[1]))
 
 
 def _chebyshev(y: Float[Array, "pools points"]) -> Float[Array, "terms pools points"]:
