@@ -15,10 +15,7 @@ from mrphys.volume import Volume
 from oncology.anisotropy import cell_tensor, checked_tensor, tensor_faces
 from oncology.cohort import Patient, Visit
 from oncology.growth import GrowthMap, ReactionDiffusion
-
-LARGEST_DOSE_GY = 150.0
-"""More than any plan gives."""
-
+from oncology.quality import PLAUSIBLE
 
 MOST_OVERLAP = 0.02
 """Share of the drawn tumour that may lie in a cavity: voxels of the rim."""
@@ -161,9 +158,10 @@ def model_for(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -> React
 
     dose = patient.earliest("dose_gy")
     prescribed = 1.0 if dose is None else float(np.max(np.asarray(dose.data)))
-    if prescribed > LARGEST_DOSE_GY:
-        found, cause = f"up to {prescribed:g} Gy", "a dose in cGy; divide by 100"
-        raise InputError(Problem("dose map", found, f"at most {LARGEST_DOSE_GY:g} Gy", cause))
+    _, largest, cause = PLAUSIBLE["dose_gy"]
+    if prescribed > largest:
+        found, expected = f"up to {prescribed:g} Gy", f"at most {largest:g} Gy"
+        raise InputError(Problem("dose map", found, expected, cause))
     habitable = habitable_tissue(patient, crop, seen)
     measured = patient.earliest("tensor_mm2_per_s")
     faces = None

@@ -12,6 +12,7 @@ from scipy import ndimage
 from mrphys.errors import InputError, Problem
 from mrphys.units import WATER_DIFFUSIVITY_37C_MM2_PER_S
 from mrphys.volume import Volume
+from oncology.anisotropy import checked_tensor
 from oncology.cohort import IMAGES, Patient, Visit, gather
 from oncology.likeness import resolution, shift_mm
 
@@ -152,6 +153,14 @@ def _visit(patient: Patient, visit: Visit) -> Iterator[Problem]:
             if name == "adc_sd_mm2_per_s":
                 data = np.where(np.isposinf(data), 0.0, data)  # an ADC that is not determined
             yield from _values(where, data, lives, low, high, cause)
+    if visit.tensor_mm2_per_s is not None:
+        channels = np.asarray(visit.tensor_mm2_per_s.data)
+        measured = lives if tissue is not None else np.any(channels, axis=-1, keepdims=False)
+        where = _where(patient, visit, "tensor_mm2_per_s")
+        try:
+            yield from checked_tensor(channels, measured, where)[1]
+        except InputError as refused:
+            yield from refused.problems
 
 
 def _values(

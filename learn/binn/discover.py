@@ -124,8 +124,8 @@ class BINN:
             if not np.isfinite(float(cost)):
                 cause = "a solver unstable between the terms' bounds: more steps, tighter bounds"
                 raise InputError(Problem("BINN.fit: solve", "no finite solution", "one", cause))
-            rows = y.size if len(shapes) else y[1:].size
-            free = max(rows - self.numbers - len(shapes) * len(density), 1)
+            readings = y.size if len(shapes) else y[1:].size
+            free = max(readings - self.numbers - len(shapes) * len(density), 1)
             sd = float(np.sqrt(cost / free))
             found = [params]
             for own in keys[1:]:
@@ -133,7 +133,8 @@ class BINN:
                 begin, again = self.draw(own[0])[1], y + noise
                 u0_again = jnp.asarray(start(np.maximum(np.asarray(again[0]), 0)))
                 found.append(self._search(begin, t, u0_again, jnp.asarray(shapes), again, steps)[0])
-        return Discovered(self, tuple(found), times, density, np.asarray(u0), sd, float(cost))
+        begun = np.asarray(u0)
+        return Discovered(self, tuple(found), times, density, begun, sd, float(cost), readings)
 
     @property
     def numbers(self) -> int:
@@ -225,7 +226,8 @@ class BINN:
         params = {n: nnx.split(made.unknown(n))[1] for n in self.terms}
         first = {"t": np.full(density.shape[2], times[0]), "x": np.asarray(positions, float)}
         u0 = np.maximum(np.atleast_2d(made(first).T if count > 1 else made(first)), 0)
-        found = Discovered(self, (params,), times, density, u0, noise_sd, np.nan)
+        counted = density[:, 1:].size
+        found = Discovered(self, (params,), times, density, u0, noise_sd, np.nan, counted)
         later = ((found.profiles - density) * np.asarray(weight(found.profiles, self.gamma)))[:, 1:]
         return replace(found, cost=float(np.sum(later**2)))
 
@@ -241,8 +243,8 @@ class Discovered:
 
     start      from which `profiles` are solved
     noise_sd   of readings whose density is 1
-    cost       Σ ((û - u) max(|û|, 1)^-γ)², with that of the prior; readings of the first time are
-               among them only where starts were corrected
+    cost       Σ ((û - u) max(|û|, 1)^-γ)² of so many `readings`, with that of the prior; those of
+               the first time are among them only where starts were corrected
     """
 
     binn: BINN
@@ -252,6 +254,7 @@ class Discovered:
     start: np.ndarray
     noise_sd: float
     cost: float
+    readings: int
 
     @cached_property
     def terms(self) -> dict[str, Term]:
@@ -282,7 +285,7 @@ class Discovered:
     @property
     def bic(self) -> float:
         """n log(Σ r² / n) + k log n of terms with k numbers: the lower the better."""
-        n = self.density[:, 1:].size
+        n = self.readings
         return float(n * np.log(self.cost / n) + self.binn.numbers * np.log(n))
 
     def covered(self, name: str) -> tuple[float, float]:

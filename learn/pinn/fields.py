@@ -40,11 +40,10 @@ def _activation(given: str | Callable[[Array], Array]) -> Derivatives:
 
 def _layers(sizes: Sequence[int], rngs: nnx.Rngs) -> list[nnx.Linear]:
     dtype = jnp.result_type(float)
-    made = [
+    return [
         nnx.Linear(a, b, kernel_init=nnx.initializers.glorot_normal(), param_dtype=dtype, rngs=rngs)
         for a, b in pairwise(sizes)
     ]
-    return made
 
 
 def _linear(x: Series, layer: nnx.Linear) -> Series:
@@ -78,7 +77,7 @@ class MLP(Field):
         return _linear(x, self.layers[-1])
 
 
-class ModifiedMLP(Field):
+class ModifiedMLP(MLP):
     """h ← (1 - σ(W h + b)) U + σ(W h + b) V with U = σ(W_u x + b_u), V = σ(W_v x + b_v).
 
     Wang, Teng, Perdikaris 2021, doi:10.1137/20M1318043.
@@ -94,9 +93,8 @@ class ModifiedMLP(Field):
         *,
         rngs: nnx.Rngs,
     ):
-        self.layers = nnx.List(_layers([inputs, *[width] * depth, outputs], rngs))
+        super().__init__(inputs, outputs, width, depth, activation, rngs=rngs)
         self.gates = nnx.List([_layers([inputs, width], rngs)[0] for _ in range(2)])
-        self.activation = activation
 
     def series(self, x: Series, indices: tuple[Index, ...]) -> Series:
         sigma = _activation(self.activation)

@@ -228,6 +228,7 @@ class GaussNewton(Stage):
         gram = jac @ jac.T if few else jac.T @ jac
         slope = r if few else jac.T @ r
         eye = jnp.eye(gram.shape[0], dtype=gram.dtype)
+        sizes = self._there(system, rest, own, params)
 
         def trial(now: tuple) -> tuple:
             count, damping, _, _ = now
@@ -235,7 +236,6 @@ class GaussNewton(Stage):
             change = jax.scipy.linalg.cho_solve(factor, slope)
             moved = flat - (jac.T @ change if few else change)
             found = system.vector(unravel(moved), rest, own, 0.0)
-            sizes = self._there(system, rest, own, params)
             cost = sum((jnp.sum((sizes.get(n, 1.0) * v) ** 2) for n, v in found.items()), 0.0)
             better = cost < here
             return (

@@ -109,6 +109,24 @@ def test_an_infinite_sd_says_that_an_adc_is_not_determined():
     assert not check(dataclasses.replace(patient, visits=(first, *patient.visits[1:]))).problems
 
 
+def test_a_tensor_that_is_repaired_is_a_warning_and_many_are_an_error():
+    patient = synthetic_patient()
+    tensor = np.tile(np.array([1.5, 0.6, 0.5, 0.1, 0.0, 0.0]) * 1e-3, (*SHAPE, 1))
+
+    def measured(channels):
+        image = Volume(channels.astype(np.float32), AFFINE)
+        first = dataclasses.replace(patient.visits[0], tensor_mm2_per_s=image)
+        return dataclasses.replace(patient, visits=(first, *patient.visits[1:]))
+
+    assert not check(measured(tensor)).problems
+    noisy = tensor.copy()
+    noisy[np.unravel_index(radius_mm().argmin(), SHAPE)][2] = -1e-4
+    problem = only_warning(measured(noisy))
+    assert "tensor" in problem.where and problem.found.startswith("1 of ")
+    shuffled = tensor[..., [3, 4, 5, 0, 1, 2]]
+    assert "another order" in only_error(measured(shuffled)).likely_cause
+
+
 def test_an_unknown_adc_outside_the_tissue_is_a_warning(tmp_path):
     folder = synthetic_folder(tmp_path)
     blank = radius_mm() > 14
