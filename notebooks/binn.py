@@ -103,7 +103,7 @@ given = os.environ.get("MRPHYS_ASSAY")
 if given:
     file = np.load(given)
     times_day, positions_mm = file["times_day"], file["positions_mm"]
-    density = file["density"].reshape(-1, times_day.size, positions_mm.size)
+    density = file["density"] if file["density"].ndim == 3 else file["density"][None]
 else:
     times_day, positions_mm, density = made_up()
 found = learned(times_day, positions_mm, density)
