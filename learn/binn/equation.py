@@ -59,16 +59,14 @@ def regress(
     z: Float[np.ndarray, " points"],
     values: Float[np.ndarray, "members points"],
     library: Mapping[str, Callable[[Array], Array]] = LIBRARY,
-    covered: tuple[float, float] | None = None,
-    density: Float[np.ndarray, " points"] | None = None,
 ) -> Equation:
     """The sparsest law within the band of an ensemble of functions.
 
     Each member's values are fitted by least squares, so that coefficients have a mean and a
     standard deviation; terms within `KEPT` of 0 leave, the least sure first, and so does any
     without which the mean of the members is still followed within `LOOSEST` of their band.
-    `density` weighs points, as many data as lie there. Raises InputError for a function of the
-    library that is not finite where the term is, and for fewer points or members than it needs.
+    Raises InputError for a function of the library that is not finite where the term is, and for
+    fewer points or members than it needs.
     """
     where = f"equation of {name}"
     columns, problems = [], []
@@ -91,16 +89,15 @@ def regress(
         problems.append(Problem(where, f"{z.size} points", f"{len(library)} or more", cause))
     if problems:
         raise InputError(*problems)
-    weight = np.sqrt(np.ones_like(z) if density is None else density / density.mean())
     design, names = np.stack(columns, -1), list(library)
     mean = values.mean(0)
-    band = np.sqrt(np.mean((weight * (values - mean)) ** 2))
+    band = np.sqrt(np.mean((values - mean) ** 2))
     kept = list(range(len(names)))
 
     def fitted(some: Sequence[int]) -> tuple[np.ndarray, float]:
-        found = np.linalg.lstsq(weight[:, None] * design[:, some], (weight * values).T, rcond=None)
-        off = weight * (design[:, some] @ found[0].mean(1) - mean)
-        return found[0], float(np.sqrt(np.mean(off**2)))
+        found = np.linalg.lstsq(design[:, some], values.T, rcond=None)[0]
+        off = design[:, some] @ found.mean(1) - mean
+        return found, float(np.sqrt(np.mean(off**2)))
 
     while len(kept) > 1:
         found, _ = fitted(kept)
@@ -116,9 +113,6 @@ def regress(
         del kept[best]
     found, off = fitted(kept)
     warnings = []
-    low, high = covered or (float(z.min()), float(z.max()))
-    if z.min() < low or z.max() > high:
-        warnings.append(f"no data of {variable} outside {low:.3g} to {high:.3g}")
     if off > LOOSEST * max(band, 1e-12 * np.abs(mean).max()):
         warnings.append(f"{name} is not of this library: {off:.2g} off, band {band:.2g}")
     return Equation(

@@ -65,6 +65,18 @@ def test_spreading_conserves_converges_and_has_gradients():
     odds = 0.25 * np.exp(0.35 * TIMES**2)
     np.testing.assert_allclose(grown, odds / (1 + odds), rtol=1e-4)
 
+    # Barenblatt's: a hump of mass 1 that spreads by D(u) = u
+    x = (np.arange(40) - 19.5) / 20
+    age = 0.01 + TIMES[:3, None] / 100
+    hump = np.maximum((9 / 4) ** (2 / 3) / 6 - x**2 / (6 * age ** (2 / 3)), 0) / age ** (1 / 3)
+    solve_porous = spreading(x, TIMES[:3] / 100, 2.0)
+    porous = solve_porous({"D": lambda u: u}, jnp.asarray(hump[0]), t[:3] / 100)
+    np.testing.assert_allclose(porous, hump, atol=0.05)
+    law = {"D": lambda u: 0 * u, "G": lambda u: 1 - u, "K": lambda x: 1 + x}
+    uneven = solve(law, jnp.full(10, 0.2), t)
+    odds = 0.2 / (0.8 + X) * np.exp(TIMES[:, None])
+    np.testing.assert_allclose(uneven, (1 + X) * odds / (1 + odds), rtol=1e-3)
+
     def end(p):
         law = {"D": lambda u: p[0] * u, "G": lambda u: p[1] * (1 - u), "K": lambda x: 1 + x}
         return solve(law, 0.2 + 0.1 * jnp.cos(jnp.pi * X), t)[-1]
@@ -75,18 +87,21 @@ def test_spreading_conserves_converges_and_has_gradients():
 def test_an_ordinary_equation_recovers_logistic_growth_as_a_law_with_its_uncertainty():
     times, rng = np.linspace(0, 4, 9), np.random.default_rng(0)
     odds = np.array([[0.1], [0.4]]) * np.exp(1.2 * times)
-    y = odds / (1 + odds) + 0.005 * rng.normal(size=odds.shape)
+    true = 32 * odds / (1 + odds)
+    y = true + 0.1 * np.maximum(true, 1) ** 0.2 * rng.normal(size=odds.shape)
     solve = ordinary(lambda u, t, terms: terms["G"](u) * u)
-    falling = partial(Learned, "u", (0.0, 1.0), -0.5, 3.0, "falling", width=1)
-    found = BINN({"G": falling}, solve, gamma=0.0).fit(
+    falling = partial(Learned, "u", (0.0, 32.0), -0.5, 3.0, "falling", width=1)
+    found = BINN({"G": falling}, solve, gamma=0.2).fit(
         times, y, modes=np.ones(1), members=3, steps=25, key=KEY
     )
-    u = np.linspace(0.15, 0.9, 9)
-    np.testing.assert_allclose(found.values("G", u)[0], 1.2 * (1 - u), atol=0.12)
+    u = np.linspace(5, 29, 9)
+    np.testing.assert_allclose(found.values("G", u)[0], 1.2 * (1 - u / 32), atol=0.12)
     law = found.equation("G", {"1": jnp.ones_like, "z": lambda z: z})
     assert law.functions == ("1", "z") and str(law).startswith("G(u) = 1.")
     assert "no data of u outside" in law.warnings[-1]
-    np.testing.assert_allclose(found.noise_sd, 0.005, rtol=0.5)
+    np.testing.assert_allclose(found.noise_sd, 0.1, rtol=0.5)
+    off = (found.profiles - y) * np.maximum(found.profiles, 1) ** -0.2
+    np.testing.assert_allclose(found.score, (off**2).mean(1), rtol=1e-9)
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,9 @@ def test_gauss_newton_reaches_what_adam_cannot_and_goes_on_from_checkpoints(tmp_
     assert off["newton"] < 1e-5 and 30 * off["newton"] < off["adam"] < 0.05
     assert off["lbfgs"] < 1e-2
     whole(stages=[replace(newton, steps=50)], folder=tmp_path)
-    twice = whole(stages=[newton], folder=tmp_path)
+    seen = []
+    twice = whole(stages=[newton], folder=tmp_path, progress=lambda *at: seen.append(at[1]))
+    assert seen == [100]
     np.testing.assert_array_equal(made["newton"]({"t_day": t}), twice({"t_day": t}))
     slope = made["newton"]({"t_day": t}, "t_day")
     np.testing.assert_allclose(slope, -0.7 * np.exp(-0.7 * t), atol=2e-4)
