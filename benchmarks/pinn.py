@@ -1,11 +1,14 @@
 """Physics-informed networks: a step's time beside jinns and DeepXDE, and accuracy in minutes.
 
     make bench-rivals                    # once: .cache/rivals, the rivals' own environment
-    python benchmarks/pinn.py            # both; --only speed, or the name of a problem
+    python benchmarks/pinn.py            # all; --only speed, newton, or the name of a problem
 
 speed     an Adam step on Burgers' equation in the 4000 points of a batch, MLP 2-64-64-64-64-1,
           float32, each in a process of its own, in turns; nested differentiation in plain JAX
           beside them
+newton    error and seconds, compilation included, after so many steps of second order: ours, damped
+          as Levenberg and Marquardt do, beside jinns' natural gradient with its line search, ridge
+          as it comes; the same network, conditions and number of points, float64, in turns
 accuracy  relative L2 error to a solution from elsewhere, with the seconds it took, compilation
           included (`pinn_problems.py` says which); `pinn_inverse.py` is the inverse problem
 """
@@ -24,16 +27,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from pinn_problems import PROBLEMS
+from pinn_problems import PROBLEMS, Solved
 
-from learn.pinn import MLP, PINN, Adam
+from learn.pinn import MLP, PINN, Adam, GaussNewton
 from learn.pinn.problem import _drawn
+from learn.pinn.solution import Solution
 from learn.pinn.system import System
 from learn.training import TrainingState
 
 HERE = Path(__file__).resolve()
 RIVALS = HERE.parents[1] / ".cache" / "rivals" / "bin" / "python"
 POINTS, STEPS, NU = 4000, 50, 0.01 / np.pi
+NEWTON = (50, 100, 200, 400)
+"""Steps of second order."""
 
 
 def ours() -> None:
@@ -96,12 +102,9 @@ def speed(rounds: int) -> None:
     for name in ("jinns", "deepxde"):
         commands[name] = [str(RIVALS), str(HERE.parent / f"rival_{name}.py")]
     seconds: dict[str, list[float]] = {name: [] for name in commands}
-    environment = os.environ | {"PYTHONPATH": f"{HERE.parents[1]}:{HERE.parent}"}
     for _ in range(rounds):
         for name, command in commands.items():
-            run = subprocess.run(command, capture_output=True, text=True, env=environment)
-            if run.returncode == 0:
-                seconds[name] += json.loads(run.stdout.strip().split("\n")[-1])[5:]
+            seconds[name] += _told(command)[5:]
     mine = statistics.median(seconds["ours"])
     for name, found in seconds.items():
         if found:
@@ -114,12 +117,51 @@ def speed(rounds: int) -> None:
             print(f"{name:8}  not there: make bench-rivals")
 
 
+def _told(command: list[str]) -> list[float]:
+    """Numbers a process of its own prints last, nothing compiled before; none if it fails."""
+    environment = os.environ | {"PYTHONPATH": f"{HERE.parents[1]}:{HERE.parent}"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return json.loads(run.stdout.strip().split("\n")[-1]) if run.returncode == 0 else []
+
+
+def newton() -> None:
+    """Prints the table of second order."""
+    mine = [sys.executable, str(HERE), "--of", "newton"]
+    theirs = [str(RIVALS), str(HERE.parent / "rival_jinns_newton.py")]
+    for name in ("wave", "cooling"):
+        for steps in NEWTON:
+            asked = [name, str(steps)]
+            rows = {"ours": _told([*mine, *asked]), "jinns": _told([*theirs, *asked])}
+            told = [
+                f"{who} {found[1]:.1e} in {found[0]:4.0f} s" for who, found in rows.items() if found
+            ]
+            print(f"{name:8} {steps:4} steps  ", *told, sep="  ", flush=True)
+
+
+def _newton(name: str, steps: int) -> None:
+    """Prints seconds and relative error of ours."""
+    problem = PROBLEMS[name]()
+    began = time.perf_counter()
+    found = problem.pinn.fit(
+        points=problem.points,
+        stages=[GaussNewton(steps=steps, patience=0)],
+        key=jax.random.key(0),
+    )
+    seconds = time.perf_counter() - began
+    print(json.dumps([seconds, _error(problem, found)]))
+
+
+def _error(problem: Solved, found: Solution) -> float:
+    return float(np.linalg.norm(found(problem.at) - problem.truth) / np.linalg.norm(problem.truth))
+
+
 def accuracy(name: str) -> bool:
     """Prints a problem's row; whether it is as accurate as wanted, in time."""
     problem = PROBLEMS[name]()
     began = time.perf_counter()
     found = problem.pinn.fit(points=problem.points, stages=problem.stages, key=jax.random.key(0))
-    error = np.linalg.norm(found(problem.at) - problem.truth) / np.linalg.norm(problem.truth)
+    error = _error(problem, found)
     seconds = time.perf_counter() - began
     print(
         f"{name:10}  {error:.1e} (wanted {problem.limit:.0e})  {seconds:4.0f} s (wanted "
@@ -132,14 +174,19 @@ def accuracy(name: str) -> bool:
 def main() -> None:
     """Prints both tables; ends with status 1 where an accuracy is missed."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", choices=["speed", *PROBLEMS])
+    parser.add_argument("--only", choices=["speed", "newton", *PROBLEMS])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--of", choices=["ours", "nested"])
+    parser.add_argument("--of", choices=["ours", "nested", "newton"], help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.of == "newton":
+        return _newton(asked.rest[0], int(asked.rest[1]))
     if asked.of:
         return ours() if asked.of == "ours" else nested()
     if asked.only in (None, "speed"):
         speed(asked.rounds)
+    if asked.only in (None, "newton"):
+        newton()
     good = [accuracy(name) for name in PROBLEMS if asked.only in (None, name)]
     sys.exit(not all(good))
 

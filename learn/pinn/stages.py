@@ -165,7 +165,10 @@ def _square(tree: Any) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class LBFGS(Stage):
-    """Limited-memory BFGS with a zoom line search, of optax."""
+    """Limited-memory BFGS with a zoom line search, of optax.
+
+    Liu, Nocedal 1989, doi:10.1007/BF01589116.
+    """
 
     steps: int = 1000
     pairs: int = 20
