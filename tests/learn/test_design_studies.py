@@ -16,7 +16,9 @@ def rows(study):
     return {row.quantity: row for row in study.rows}
 
 
-@pytest.mark.parametrize(("t1_s", "tr_s"), [(1.0, 0.015), (0.5, 0.005)])
+@pytest.mark.parametrize(
+    ("t1_s", "tr_s"), [(1.0, 0.015), pytest.param(0.5, 0.005, marks=pytest.mark.long)]
+)
 def test_two_flips_are_where_the_signal_is_ernsts_over_root_two(t1_s, tr_s):
     study = studies.vfa((t1_s,), tr_s)
     flips = np.sort(np.asarray(study.design.variables["flip_rad"]))

@@ -99,16 +99,25 @@ def test_an_operator_that_mixes_nothing_up_changes_nothing():
     )
 
 
-def test_undersampled_data_of_coils_are_unmixed(monkeypatch):
+def unmixed():
     q, x = phantom()
     y = undersampled(x)
     y = jnp.where(y != 0, y + noise(y.shape, 1), 0.0)
-    est = fit(ECHOES, y, FREE, NOISE_SD, operator=undersampled, **FULL)
+    return q, y, fit(ECHOES, y, FREE, NOISE_SD, operator=undersampled, **FULL)
+
+
+def test_undersampled_data_of_coils_are_unmixed():
+    q, y, est = unmixed()
     assert (est.status == CONVERGED).all()
     spread = assert_least(cost(y, undersampled), est)
     np.testing.assert_allclose(est.sd.t2_s, spread[0], rtol=0.2)  # expected, not found, curvature
     score = np.asarray((est.value.t2_s - q.t2_s) / est.sd.t2_s)
     assert abs(score.std() - 1) < 0.3 and abs(score.mean()) < 0.4
+
+
+@pytest.mark.long
+def test_deviations_drawn_are_those_of_the_whole_matrix(monkeypatch):
+    _, y, est = unmixed()
     monkeypatch.setattr(joint, "EXACT", 10)
     monkeypatch.setattr(joint, "DRAWS", 101)
     jax.clear_caches()

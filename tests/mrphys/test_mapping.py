@@ -71,9 +71,7 @@ def also(*names):
     [
         "t2",
         "inversion recovery",
-        "variable flip angle",
-        "t2*",
-        *also("saturation recovery", "look-locker", "adc"),
+        *also("variable flip angle", "t2*", "saturation recovery", "look-locker", "adc"),
     ],
 )
 def test_standard_deviations_are_calibrated(model):
@@ -128,7 +126,7 @@ def test_it_is_the_optimum_that_scipy_finds_and_the_bound_that_cramer_rao_says()
 
 
 @pytest.mark.parametrize(
-    "kind", [*("complex", "rician"), *also("gaussian magnitude", "noise unknown")]
+    "kind", ["rician", *also("complex", "gaussian magnitude", "noise unknown")]
 )
 def test_derivatives_are_those_of_the_optimum(kind):
     theta = mr.sequence.look_locker(0.2, 0.3, 8)

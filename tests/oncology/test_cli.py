@@ -1,27 +1,46 @@
 """The command as a person or a job would call it: what it prints, writes and returns."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from mrphys.io.nifti import read_nifti
 from mrphys.io.results import read_results
+from oncology.cli import main
 from oncology.cohort import write_patient
 from tests.oncology.patient_folders import image_path, rewrite, synthetic_folder
 from tests.oncology.virtual import virtual_patient
 
-CALL = [sys.executable, "-c", "from oncology.cli import main; main()"]
+WIDE = {"COLUMNS": "120", "NO_COLOR": "1"}
+
+
+def alone(*arguments) -> subprocess.CompletedProcess:
+    """In a process of its own."""
+    environment = {**os.environ, **WIDE}
+    environment.pop("MRPHYS_TEST_DTYPE", None)
+    command = [sys.executable, "-c", "from oncology.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=560)
 
 
 def mrphys(*arguments) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
-    environment.pop("MRPHYS_TEST_DTYPE", None)
-    return subprocess.run(
-        [*CALL, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=560
+    out, err, command = io.StringIO(), io.StringIO(), ["mrphys", *map(str, arguments)]
+    with (
+        patch.object(sys, "argv", command),
+        patch.dict(os.environ, WIDE),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return subprocess.CompletedProcess(
+        command, ended.value.code or 0, out.getvalue(), err.getvalue()
     )
 
 
@@ -34,7 +53,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def forecast(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
-    done = mrphys(
+    done = alone(
         *("forecast", folder, "--calibrate", "1,2", "--predict", "3", "--out", out),
         *("--growth", "global", "--draws", 24, "--json"),
     )
@@ -110,7 +129,8 @@ def test_bad_input_is_one_message_status_two_and_nothing_written(tmp_path, chang
     folder, out = synthetic_folder(tmp_path), tmp_path / "out"
     if change == "nan":
         rewrite(image_path(folder, "ses-01", "adc_mm2_per_s"), lambda adc: adc * np.nan)
-    done = mrphys("forecast", folder, *arguments, "--out", out)
+    run = alone if change == "nan" else mrphys
+    done = run("forecast", folder, *arguments, "--out", out)
     assert done.returncode == 2
     assert said.lower() in " ".join(done.stderr.split()).lower()
     assert "Traceback" not in done.stderr
