@@ -95,10 +95,7 @@ def marginal(ask: Question, theta: Model, given: Given, found: Found) -> Found:
         index = np.flatnonzero(np.asarray(chosen))
         if index.size == 0:
             return found
-        # So many that few sizes are compiled.
-        quarter = FEWEST * 2 ** max(int(np.log2(index.size / FEWEST)) - 2, 0)
-        size = quarter * int(np.ceil(index.size / quarter))
-        index = np.concatenate([index, np.full(size - index.size, index[0])])
+        index = padded(index)
     some = jax.tree.map(lambda leaf: leaf[index], given)
     told = over_voxels(eqx.Partial(integrate, ask), theta, some, SUMMED)
     here = chosen[index]
@@ -121,6 +118,13 @@ def marginal(ask: Question, theta: Model, given: Given, found: Found) -> Found:
         noise_sd=put(found.noise_sd, some.noise_sd, sure),
         status=put(found.status, after, here),
     )
+
+
+def padded(index: np.ndarray) -> np.ndarray:
+    """With repetitions of the first, until they are so many that few sizes are compiled."""
+    quarter = FEWEST * 2 ** max(int(np.log2(index.size / FEWEST)) - 2, 0)
+    size = quarter * int(np.ceil(index.size / quarter))
+    return np.concatenate([index, np.full(size - index.size, index[0])])
 
 
 class _Surface(NamedTuple):
