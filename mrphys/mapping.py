@@ -129,8 +129,11 @@ def fit(
     posterior whether voxels over whose sd the model is not straight are told by the mean and sd of
               q rather than the most probable q (`mrphys.nested_laplace`): T2 and B1 of echoes at
               SNR below 50, say. Before the data any value within `bounds` is as probable, so that
-              these matter; a value at a bound, too, gets its mean and sd. An eighth as
-              fast, where all voxels are such
+              these matter; a value at a bound, too, gets its mean and sd. Of two unknowns and one
+              amplitude, all else known and alike in every voxel, all voxels are told so, by a table
+              of signals, faster than they are searched (`mrphys.tabulated_posterior`), unless they
+              are traced, noise_sd is None or a start is given. Otherwise an eighth as fast, where
+              all voxels are bent
 
     With an operator or a prior all voxels are fitted at once (`mrphys.joint`): noise_sd is one
     number, of each datum where there is an operator, whose noise is Gaussian; the sds are of the

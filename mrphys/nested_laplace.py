@@ -13,6 +13,9 @@ them (`mrphys.bounds`) is as probable, and every size of an amplitude.
 Beside a sum over all values (10 echoes, SNR 25) means err by up to 0.15 sd, sds by 6 %; a second
 peak that no valley joins to the first is not found.
 
+Of any number of unknowns, by the model itself, and differentiable; `mrphys.tabulated_posterior` is
+many times faster where two are unknown and voxels differ in nothing that is known.
+
 Rue, Martino, Chopin 2009, doi:10.1111/j.1467-9868.2008.00700.x.
 """
 

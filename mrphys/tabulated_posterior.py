@@ -179,7 +179,7 @@ def _summed(
 
 
 def _matched(
-    ask: Question, table: SignalTable, x: Array
+    ask: Question, table: SignalTable, x: Array, counts: Array | None
 ) -> tuple[Array, Float[Array, "rows voxels"]]:
     """What turns the data to where amplitudes are positive, and of each row of b the a of the entry
     that is nearest."""
@@ -222,7 +222,7 @@ def _floor(
     def row(_: None, start: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
         a, share = start
         b = valley.low + (valley.high - valley.low) * share
-        for _ in range(steps - 1):
+        for _step in range(steps - 1):
             a = look(data, a, b).a
         here = look(data, a, b)
         return None, (here.a, jnp.where(jnp.isfinite(here.log), here.log, -jnp.inf))

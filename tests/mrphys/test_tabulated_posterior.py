@@ -25,7 +25,7 @@ LIMITS = tuple(Bounds(*BOUNDS[name]) for name in FREE[:2])
 ASK = Question(FREE[:2], LIMITS, ("m0",), "complex", False, False, 40)
 TIMES_S = jnp.array([0.01, 0.03, 0.05, 0.07])
 MASK = np.ones((8, 10), bool)
-MASK[0, 1:4] = MASK[3, 2] = False
+MASK[4, 2] = MASK[3, 6:] = False
 TRUE = mr.Tissue(
     t1_s=1.0,
     t2_s=np.linspace(0.05, 0.1, 8),
@@ -61,7 +61,7 @@ def assert_summed(est: Any, axes: tuple[np.ndarray, ...], cost: Any, i: int) -> 
     for name, value in zip(("t2_s", "b1", "m0"), axes, strict=True):
         mean = np.sum(share * value)
         sd = np.sqrt(np.sum(share * (value - mean) ** 2))
-        assert abs(getattr(est.value, name)[i] - mean) < 0.1 * sd
+        assert abs(getattr(est.value, name)[i] - mean) < 0.15 * sd
         assert abs(getattr(est.sd, name)[i] / sd - 1) < 0.06
 
 
@@ -78,9 +78,9 @@ def test_complex_means_and_sds_are_those_of_a_sum(clean):
     x = noisy(clean, False)
     est = found(x, ("b1", "t2_s", "m0"))
     np.testing.assert_array_equal(est.status, CONVERGED)
-    turned = np.asarray(x) * np.exp(-1j * np.asarray(est.phase_rad["m0"]))[:, None]
+    turned = jnp.imag(x * jnp.exp(-1j * est.phase_rad["m0"])[:, None])  # M+ is i |M+|.
     axes, seen = grid(60)
-    for i, row in enumerate(turned.imag):  # M+ is i |M+|.
+    for i, row in enumerate(np.asarray(turned)):
         cost = axes[2] ** 2 * np.sum(seen**2, -1) - 2 * axes[2] * (seen @ row)
         assert_summed(est, axes, cost / (2 * NOISE_SD**2), i)
 
@@ -125,7 +125,7 @@ def test_series_are_of_the_signal_and_its_slope():
 
     def exact(a: Any) -> Any:
         t2 = LIMITS[0].at_share(a)
-        q = with_fields(rows(), FREE, (t2, b1, jnp.ones(8)))
+        q: Any = with_fields(rows(), FREE, (t2, b1, jnp.ones(8)))
         signal = (THETA.signals(q) * table.phase).real.T
         size = jnp.linalg.norm(signal, axis=0)
         return jnp.concatenate([signal / size[None], jnp.log(size)[None]])
