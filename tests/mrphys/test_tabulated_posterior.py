@@ -67,7 +67,7 @@ def assert_summed(est: Any, axes: tuple[np.ndarray, ...], cost: Any, i: int) -> 
 
 def grid(count: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """T2, B1 and m0, and what is seen of m0 1."""
-    shares = [(np.arange(n) + 0.5) / n for n in (2 * count, count)]
+    shares = [(jnp.arange(n) + 0.5) / n for n in (2 * count, count)]
     lines = (bound.at_share(share) for bound, share in zip(LIMITS, shares, strict=True))
     t2, b1 = (np.ravel(axis) for axis in np.meshgrid(*lines))
     m0 = np.linspace(0.4, 2.0, 61)[:, None]
