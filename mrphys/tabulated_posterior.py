@@ -15,9 +15,12 @@ from a table (`mrphys.signal_table`); with g = x · s, n = s · s of its directi
 Products of magnitudes are weighed by Rice's information about A s as it is near the peak, x then
 what a step of the score from there reaches.
 
-Floor, 32 echoes: a look reads 6 x 33 numbers and makes 16 products of each of them and 7 of each
-echo, 0.8 kflop; 60 looks of Gaussian data are 50 kflop, 800,000 voxels a second a core of
-40 Gflop/s; the first of them from 640 products of signals with entries, 40 kflop more.
+Beside a sum over all values (10 echoes, SNR 25) means err by up to 0.08 sd, sds by 6 %; where two
+peaks are far apart and narrow the nodes of the last sum are too few, and the voxel is searched.
+
+Floor, 32 echoes: a look reads 6 x 33 numbers and makes 16 products of each of 33 and 7 of each of
+32, 0.8 kflop; 78 looks and 480 products with entries are 93 kflop, 430,000 voxels a second a core
+of 40 Gflop/s.
 """
 
 from collections.abc import Callable
