@@ -61,7 +61,7 @@ def t2_star_b0(voxels: int) -> Case:
     """And B0, of the phase of 8 echoes 5 ms apart."""
     theta = mr.sequence.multi_echo_gradient_echo(np.arange(1, 9) * 0.005)
     q = water(**drawn(voxels, t2_s=(0.02, 0.08), b0_hz=(-80, 80), m0=(0.8, 1.2)))
-    options = {"bounds": {"b0_hz": (-100, 100)}}
+    options = {"bounds": {"b0_hz": (-100.0, 100.0)}}
     return Case(theta, q, ("t2_s", "b0_hz", "m0"), ("complex",), options)
 
 

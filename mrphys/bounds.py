@@ -44,10 +44,13 @@ class Bounds(NamedTuple):
     def slope(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
         """d value / du."""
         share = jax.nn.sigmoid(u)
-        span = self.high - self.low
+        return self.per_share(share) * share * (1 - share)
+
+    def per_share(self, share: Float[Array, "..."]) -> Float[Array, "..."]:
+        """d value / d share."""
         if self.logarithmic:
-            span = jnp.log(self.high / self.low) * self.at_share(share)
-        return span * share * (1 - share)
+            return jnp.log(self.high / self.low) * self.at_share(share)
+        return jnp.full_like(share, self.high - self.low)
 
     def coordinate(self, value: Float[Array, "..."]) -> Float[Array, "..."]:
         """u of a value, which is first moved inside the bounds."""

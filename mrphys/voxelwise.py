@@ -200,7 +200,7 @@ class Chunk(eqx.Module):
         def along(direction: Array) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
             return jax.jvp(lambda *q: self.basis(list(q)), p, tuple(direction))
 
-        basis, stacked = _kept(jax.vmap(along, out_axes=(None, 0))(alone), moves[0, 0] > 0)
+        basis, stacked = kept(jax.vmap(along, out_axes=(None, 0))(alone), moves[0, 0] > 0)
         slopes = [tuple(tuple(part[i] for part in rows) for rows in stacked) for i in range(len(u))]
         return self.directions(basis), [self.directions(slope) for slope in slopes]
 
@@ -238,7 +238,7 @@ class Chunk(eqx.Module):
         return jnp.stack([*u, *rest])
 
 
-def _kept(tree: PyTree, either: Bool[Array, ""]) -> PyTree:
+def kept(tree: PyTree, either: Bool[Array, ""]) -> PyTree:
     """The same, written to memory whatever `either` is. XLA's processors fuse through a barrier:
     every sum over readouts would go through the model again, transposed, number by number."""
     one = jnp.where(either, 0.0, 1.0)
@@ -301,7 +301,7 @@ def rician(chunk: Chunk, measured: Rows) -> Callable[[Vector], tuple[Array, Vect
             m * bessel_ratio(m * expected) - expected,
             rician_information(expected),
         )
-        cost, pull, weight = _kept(told, expected[0, 0] > 0)
+        cost, pull, weight = kept(told, expected[0, 0] > 0)
         return (
             jnp.sum(cost, axis=0),
             [jnp.sum(move * pull, axis=0) for move in moves],
@@ -453,7 +453,7 @@ def _residual(found: _Optimum, expected: Rows, noise_known: bool) -> Array:
     if ask.rician and noise_known:
         (m,), (a,) = measured, expected
         left = (m - rician_mean(a, 1.0)) ** 2 / rician_variance(a, 1.0)
-        left = _kept(left, a[0, 0] > 0)
+        left = kept(left, a[0, 0] > 0)
         squares = jnp.sum(*found.chunk.counted((left,)), axis=0)
     else:
         squares = dot(less(measured, expected), less(measured, expected))
