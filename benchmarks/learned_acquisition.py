@@ -44,6 +44,7 @@ from learn import reconstruction as lr
 from learn import sampling as ls
 from learn import seeds
 
+mr.use_cores()
 COILS, NOISE_SD, ACCELERATION = 4, 0.02, 4
 TRAINING, HEADS, BATCH = 256, 16, 2
 RATE, PATTERN_RATE = 3e-3, 0.03
@@ -94,8 +95,10 @@ class Asked:
                 optax.warmup_cosine_decay_schedule(0.0, peak, warm, self.steps, peak / 30)
             )
 
+        each = learn.shared(loss)
+
         def total(net: Any, batch: Any, key: Any) -> Any:
-            return jnp.sum(seeds.of_each(loss, net, batch, jax.random.split(key, self.count)))
+            return jnp.sum(seeds.of_each(each, net, batch, jax.random.split(key, self.count)))
 
         clock = Clock(self.folder / f"{arm}.seconds")
 
@@ -463,11 +466,8 @@ def prior(asked: Asked) -> dict[str, dict]:
     shape = ls.shape_of(asked.size, "lines")
     count = asked.size // ACCELERATION
     denoiser = denoising(asked)
-    every, test, found = asked.batches(), asked.test_scans(), {}
+    data, test, found = asked.batches(), asked.test_scans(), {}
     keys = jax.random.split(jax.random.key(11), asked.count)
-
-    def one_scan(key: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf[:, :1], every(key))
 
     def judge(name: str, nets: Any, draw: Callable) -> None:
         def one(net: Any, i: Any) -> Any:
@@ -491,7 +491,7 @@ def prior(asked: Asked) -> dict[str, dict]:
         return ls.spread_loss(net.sampling, scans, key, denoiser, turns=2, steps=2)
 
     starts = [Pattern(ls.Relaxed(shape, count, key=key)) for key in keys]
-    learned = asked.trained("spread", starts, loss, one_scan)
+    learned = asked.trained("spread", starts, loss, data)
     judge("spread", learned, lambda net, key: net.sampling.pattern())
     judge("variable density", seeds.stack(starts), lambda net, key: ls.variable_density(
         shape, count, jax.random.fold_in(key, jnp.argmax(net.sampling.u[...]))))  # fmt: skip
