@@ -287,3 +287,16 @@ def test_jit_and_batches_of_operators():
     masks = jnp.asarray(MASKS, float)
     ys = jax.vmap(lambda m: Encoding.cartesian(m, COILS)(x))(masks)
     np.testing.assert_allclose(ys[2], Encoding.cartesian(MASKS[2], COILS)(x), atol=1e-12)
+
+
+def test_coils_by_thread_are_the_same(monkeypatch):
+    """Two of five coils, then three: the sum of all."""
+    coils = random(5, *GRID)
+    A = Encoding.cartesian(MASK, coils).shots(SHOT, 3)
+    x, y = random(3, *GRID), random(5, *GRID)
+    whole = A(x), A.H(y), A.normal(x)
+    monkeypatch.setattr("mrphys.encoding.encoding.LARGE", 1)
+    monkeypatch.setattr("mrphys.encoding.encoding.cores", lambda: 2)
+    assert [which for _, which in A.by_thread()] == [slice(0, 2), slice(2, 5)]
+    for found, expected in zip((A(x), A.H(y), A.normal(x)), whole, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
