@@ -176,7 +176,8 @@ def cartesian(asked: Asked, kind: Any) -> dict[str, dict]:
                 seen = ls.chosen(scan, draw(net, key))
                 return lr.normalised_distance(net.net(seen.A, seen.y), scan.x)
 
-            return jnp.mean(jax.vmap(one)(scans, jax.random.split(key, BATCH)))
+            keys = jax.random.split(key, scans.noise_sd.shape[0])
+            return jnp.mean(jax.vmap(one)(scans, keys))
 
         return loss
 
@@ -290,7 +291,8 @@ def trajectories(asked: Asked) -> dict[str, dict]:
             seen = ls.scan_along(k(net, each[1]), *each)
             return lr.normalised_distance(net.net(seen.A, seen.y), seen.x)
 
-        return jnp.mean(jax.lax.map(one, (scans, jax.random.split(key, BATCH))))
+        keys = jax.random.split(key, scans.noise_sd.shape[0])
+        return jnp.mean(jax.lax.map(one, (scans, keys)))
 
     def judge(name: str, net: Any, k: Callable) -> None:
         def one(net: Any, i: Any) -> Any:

@@ -155,7 +155,9 @@ def trained(method: str, size: int, folder: Path) -> tuple[Any, float]:
         net, learn.shared(loss), partial(drawn, bank), optimiser, steps, evaluate=lowest, every=100,
         folder=where / "checkpoints", log=where / "log.csv", progress=told, key=keys[3],
     )  # fmt: skip
-    return made.net, earlier + float(clock.read_text())
+    graph, state = nnx.split(made.net)
+    alone = nnx.merge(graph, jax.device_put(state, jax.local_devices()[0]))
+    return alone, earlier + float(clock.read_text())
 
 
 def learned(name: str, net: Any) -> dict[str, Method]:
