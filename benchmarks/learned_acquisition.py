@@ -9,11 +9,13 @@ run that was stopped goes on. Measured on 16 heads of test slices: of each arm t
 and what it gains over the others, seed by seed, with 95 % intervals (Student, n - 1).
 
 lines, points     one of four taken: equispaced, variable density (a pattern drawn anew for every
-                  scan), separate (the pattern learned for the finished network of before), greedy
-                  (for least squares; then a network), joint
+                  scan), centre (the lowest frequencies alone), separate (the pattern learned for
+                  the finished network of variable density), greedy (for least squares, of points
+                  a few of the candidates drawn; then a network), joint
 trajectories      8 shots of 1 ms: spokes, even (equispaced) or at random angles (variable
-                  density), spiral of variable density, B-splines learned (joint), or learned for
-                  the network of even spokes (separate); within 40 mT/m and 150 T/m/s
+                  density), spiral of variable density; B-splines learned with a network, begun as
+                  spokes (joint) or as a spiral (joint from spiral), or learned for the finished
+                  network of the spiral (separate); within 40 mT/m and 150 T/m/s
 spins             16 lines by 2 shots of a fast spin echo of 8 echoes, an image as of one perfect
                   echo at 40 ms, sharp: flips of 120° and lines fixed, or both learned with the
                   network (joint) or for it (separate), the power of the pulses no higher
@@ -42,6 +44,7 @@ from learn import reconstruction as lr
 from learn import sampling as ls
 from learn import seeds
 
+mr.use_cores()
 COILS, NOISE_SD, ACCELERATION = 4, 0.02, 4
 TRAINING, HEADS, BATCH = 256, 16, 2
 RATE, PATTERN_RATE = 3e-3, 0.03
@@ -49,6 +52,19 @@ PATTERN_RATES = {"trajectories": 0.05, "spins": 0.1, "map": 0.1}
 """Of logits; of control points and lines in cycles per field of view."""
 STEPS = {"lines": 150, "points": 100, "trajectories": 80, "spins": 80, "map": 80, "prior": 60}
 METRICS = ("psnr", "ssim", "nmse", "spread", "log_t2")
+
+
+class Clock:
+    """Seconds of both cores that a training took, those before it was stopped included."""
+
+    def __init__(self, path: Path):
+        self.path, self.started = path, time.process_time()
+        self.before = float(path.read_text()) if path.exists() else 0.0
+
+    def seconds(self) -> float:
+        now = self.before + time.process_time() - self.started
+        self.path.write_text(f"{now:.1f}")
+        return now
 
 
 class Asked:
@@ -79,13 +95,15 @@ class Asked:
                 optax.warmup_cosine_decay_schedule(0.0, peak, warm, self.steps, peak / 30)
             )
 
-        def total(net: Any, batch: Any, key: Any) -> Any:
-            return jnp.sum(seeds.of_each(loss, net, batch, jax.random.split(key, self.count)))
+        each = learn.shared(loss)
 
-        started, spent = time.perf_counter(), time.process_time()
+        def total(net: Any, batch: Any, key: Any) -> Any:
+            return jnp.sum(seeds.of_each(each, net, batch, jax.random.split(key, self.count)))
+
+        clock = Clock(self.folder / f"{arm}.seconds")
 
         def told(step: int, of: int, value: float) -> None:
-            now = time.perf_counter() - started
+            now = clock.seconds()
             print(f"{arm} {step}/{of}  loss {value / self.count:.4f}  {now:.0f} s", flush=True)
 
         optimiser = ls.apart(rate("sampling", self.rate), rate("net", RATE))
@@ -94,7 +112,7 @@ class Asked:
             folder=self.folder / arm, log=self.folder / f"{arm}.csv", progress=told,
             key=jax.random.key(7),
         )  # fmt: skip
-        self.seconds[arm] = time.process_time() - spent
+        self.seconds[arm] = clock.seconds()
         return made.net
 
     def batches(self) -> Callable:
@@ -158,7 +176,8 @@ def cartesian(asked: Asked, kind: Any) -> dict[str, dict]:
                 seen = ls.chosen(scan, draw(net, key))
                 return lr.normalised_distance(net.net(seen.A, seen.y), scan.x)
 
-            return jnp.mean(jax.vmap(one)(scans, jax.random.split(key, BATCH)))
+            keys = jax.random.split(key, scans.noise_sd.shape[0])
+            return jnp.mean(jax.vmap(one)(scans, keys))
 
         return loss
 
@@ -192,17 +211,20 @@ def cartesian(asked: Asked, kind: Any) -> dict[str, dict]:
     judge("equispaced", regular, even)
     patterns["equispaced"] = [even(None, None)]
 
+    middle = lambda net, key: ls.lowest(shape, count)  # noqa: E731
+    judge("centre", asked.trained("centre", starts, with_patterns(middle), data), middle)
+    patterns["centre"] = [middle(None, None)]
+
     fixed = [ls.Joint(relaxed(i), one.net) for i, one in enumerate(seeds.unstack(random))]
     separate = asked.trained("separate", fixed, ls.joint_loss, data, only="sampling")
     judge("separate", separate, lambda net, key: net.sampling.pattern())
     patterns["separate"] = [one.sampling.pattern() for one in seeds.unstack(separate)]
 
-    if kind == "lines":
-        grown = [grow(asked, shape, count, i) for i in each]
-        held = [Held(mask, one.net) for mask, one in zip(grown, starts, strict=True)]
-        kept = lambda net, key: net.mask[...] > 0  # noqa: E731
-        judge("greedy", asked.trained("greedy", held, with_patterns(kept), data), kept)
-        patterns["greedy"] = grown
+    grown = [grow(asked, shape, count, i) for i in each]
+    held = [Held(mask, one.net) for mask, one in zip(grown, starts, strict=True)]
+    kept = lambda net, key: net.mask[...] > 0  # noqa: E731
+    judge("greedy", asked.trained("greedy", held, with_patterns(kept), data), kept)
+    patterns["greedy"] = grown
     asked.keep(patterns)
     return found
 
@@ -214,13 +236,18 @@ class Held(nnx.Module):
         self.mask, self.net = nnx.Variable(mask.astype(float)), net
 
 
+TRIALS, ROUNDS = 96, 40
+"""Of points: candidates of a round, and how many there are."""
+
+
 def grow(asked: Asked, shape: Any, count: int, seed: int) -> Any:
-    """For least squares of eight heads."""
+    """For least squares of eight heads, or four where points are grown."""
     keep = asked.folder / f"greedy_{seed}.npy"
     if keep.exists():
         return jnp.asarray(np.load(keep))
-    x = asked.images("train", 8, jax.random.key(100 + seed))
-    scans = jax.vmap(all_samples)(x, jax.random.split(jax.random.key(200 + seed), 8))
+    x = asked.images("train", 8, jax.random.key(100 + seed))[: 8 if 1 in shape else 4]
+    keys = jax.random.split(jax.random.key(200 + seed), 8)[: x.shape[0]]
+    scans = jax.vmap(all_samples)(x, keys)
 
     def loss(w: Any) -> Any:
         def one(scan: Any) -> Any:
@@ -234,7 +261,11 @@ def grow(asked: Asked, shape: Any, count: int, seed: int) -> Any:
     def told(done: int, of: int, value: float) -> None:
         print(f"greedy {seed}: {done}/{of}  {value:.4f}", flush=True)
 
-    made = ls.greedy(loss, ls.centre_of(shape), count, chunk=4, progress=told)
+    every = {} if 1 in shape else {"trials": TRIALS, "at_once": count // ROUNDS}
+    made = ls.greedy(
+        loss, ls.centre_of(shape), count, chunk=4, progress=told,
+        key=jax.random.key(300 + seed), **every,
+    )  # fmt: skip
     np.save(keep, made.pattern)
     return made.pattern
 
@@ -242,6 +273,8 @@ def grow(asked: Asked, shape: Any, count: int, seed: int) -> Any:
 # ---- trajectories ----
 
 SHOTS, SAMPLES, FOV, DWELL_S = 8, 256, (240.0, 240.0), 4e-6
+START = 0.9
+"""Of gradients and slew rates, for a spiral from which curves begin: the rest is theirs."""
 
 
 def trajectories(asked: Asked) -> dict[str, dict]:
@@ -250,15 +283,16 @@ def trajectories(asked: Asked) -> dict[str, dict]:
     data, test = asked.batches(), asked.test_scans()
     found, kept = {}, {}
 
-    def begun(seed: int, net: Any) -> Any:
-        return ls.Along(ls.Curves(spokes(n, "even"), 24, n, FOV, DWELL_S), net)
+    def begun(net: Any, start: Any) -> Any:
+        return ls.Along(ls.Curves(start, 24, n, FOV, DWELL_S), net)
 
     def measured(net: Any, scans: Any, key: Any, k: Callable) -> Any:
         def one(each: Any) -> Any:
             seen = ls.scan_along(k(net, each[1]), *each)
             return lr.normalised_distance(net.net(seen.A, seen.y), seen.x)
 
-        return jnp.mean(jax.lax.map(one, (scans, jax.random.split(key, BATCH))))
+        keys = jax.random.split(key, scans.noise_sd.shape[0])
+        return jnp.mean(jax.lax.map(one, (scans, keys)))
 
     def judge(name: str, net: Any, k: Callable) -> None:
         def one(net: Any, i: Any) -> Any:
@@ -273,10 +307,13 @@ def trajectories(asked: Asked) -> dict[str, dict]:
             name, {key: round(float(np.mean(v)), 4) for key, v in found[name].items()}, flush=True
         )
 
-    own, turning = lambda net, key: net.sampling(), spiral(n)
-    starts = [begun(i, network(i, 4)) for i in each]
-    learned = asked.trained("joint", starts, ls.curves_loss, data)
-    judge("joint", learned, own)
+    own = lambda net, key: net.sampling()  # noqa: E731
+    turning, slower = spiral(n), spiral(n, START)
+    starts = [begun(network(i, 4), spokes(n, "even")) for i in each]
+    judge("joint", asked.trained("joint", starts, ls.curves_loss, data), own)
+    turned = [begun(network(i, 4), slower) for i in each]
+    learned = asked.trained("joint from spiral", turned, ls.curves_loss, data)
+    judge("joint from spiral", learned, own)
     fixed = {
         "equispaced": lambda net, key: spokes(n, "even"),
         "variable density": lambda net, key: spokes(n, key),
@@ -285,8 +322,7 @@ def trajectories(asked: Asked) -> dict[str, dict]:
     for name, k in fixed.items():
         net = asked.trained(name, starts, partial(measured, k=k), data)
         judge(name, net, k)
-        if name == "equispaced":
-            before = [begun(i, one.net) for i, one in enumerate(seeds.unstack(net))]
+    before = [begun(one.net, slower) for one in seeds.unstack(net)]
     judge("separate", asked.trained("separate", before, ls.curves_loss, data, only="sampling"), own)
     for i, one in enumerate(seeds.unstack(learned)):
         gradient, slew = mr.trajectory.Limits().largest(one.sampling(), FOV, DWELL_S)
@@ -308,19 +344,22 @@ def spokes(n: int, order: Any) -> Any:
     return radius[None, :, None] * direction[:, None]
 
 
-def spiral(n: int) -> Any:
-    """Twice as dense in the middle as outside, just as dense as there is time for."""
-    low, high = 0.02, 2.0
-    for _ in range(12):
-        middle = (low * high) ** 0.5
-        k = mr.trajectory.spiral(
-            SHOTS, n, FOV[0], DWELL_S, density=lambda r, m=middle: m * (1.5 - 0.75 * r)
+def spiral(n: int, part: float = 1.0) -> Any:
+    """Twice as dense in the middle as outside, just as dense as there is time for, with a part of
+    what gradients can do; its last samples may lie beyond the time and are left out."""
+    limits = mr.trajectory.Limits()
+    limits = mr.trajectory.Limits(part * limits.gradient_t_per_m, part * limits.slew_t_per_m_s)
+
+    def of(dense: float) -> Any:
+        return mr.trajectory.spiral(
+            SHOTS, n, FOV[0], DWELL_S, limits=limits, density=lambda r: dense * (1.5 - 0.75 * r)
         )
-        low, high = (middle, high) if k.shape[1] <= SAMPLES else (low, middle)
-        if k.shape[1] <= SAMPLES:
-            found = k
-    short = SAMPLES - found.shape[1]
-    return jnp.concatenate([found, jnp.repeat(found[:, -1:], short, axis=1)], axis=1)
+
+    low, high = 0.02, 2.0
+    for _ in range(16):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if of(middle).shape[1] < SAMPLES else (low, middle)
+    return of(high)[:, :SAMPLES]
 
 
 # ---- from spins ----
@@ -429,11 +468,8 @@ def prior(asked: Asked) -> dict[str, dict]:
     shape = ls.shape_of(asked.size, "lines")
     count = asked.size // ACCELERATION
     denoiser = denoising(asked)
-    every, test, found = asked.batches(), asked.test_scans(), {}
+    data, test, found = asked.batches(), asked.test_scans(), {}
     keys = jax.random.split(jax.random.key(11), asked.count)
-
-    def one_scan(key: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf[:, :1], every(key))
 
     def judge(name: str, nets: Any, draw: Callable) -> None:
         def one(net: Any, i: Any) -> Any:
@@ -457,11 +493,12 @@ def prior(asked: Asked) -> dict[str, dict]:
         return ls.spread_loss(net.sampling, scans, key, denoiser, turns=2, steps=2)
 
     starts = [Pattern(ls.Relaxed(shape, count, key=key)) for key in keys]
-    learned = asked.trained("spread", starts, loss, one_scan)
+    learned = asked.trained("spread", starts, loss, data)
     judge("spread", learned, lambda net, key: net.sampling.pattern())
     judge("variable density", seeds.stack(starts), lambda net, key: ls.variable_density(
         shape, count, jax.random.fold_in(key, jnp.argmax(net.sampling.u[...]))))  # fmt: skip
     judge("equispaced", seeds.stack(starts), lambda net, key: ls.equispaced(shape, count))
+    judge("centre", seeds.stack(starts), lambda net, key: ls.lowest(shape, count))
     patterns = [one.sampling.pattern() for one in seeds.unstack(learned)]
     asked.keep({"spread": patterns, "equispaced": [ls.equispaced(shape, count)]})
     return found
@@ -476,16 +513,17 @@ def denoising(asked: Asked) -> Any:
     def data(key: Any) -> Any:
         return bank[jax.random.randint(key, (4,), 0, TRAINING)]
 
-    def said(step: int, of: int, value: float) -> None:
-        print(f"denoiser {step}/{of}  loss {value:.4f}", flush=True)
+    clock = Clock(asked.folder / "denoiser.seconds")
 
-    spent = time.process_time()
+    def said(step: int, of: int, value: float) -> None:
+        print(f"denoiser {step}/{of}  loss {value:.4f}  {clock.seconds():.0f} s", flush=True)
+
     net = lr.Denoiser(8, 3, rngs=nnx.Rngs(0))
     made = learn.train(
         net, lr.denoising_loss, data, optax.adam(rate), steps, every=50,
         folder=asked.folder / "denoiser", progress=said, key=jax.random.key(8),
     )  # fmt: skip
-    asked.seconds["denoiser"] = time.process_time() - spent
+    asked.seconds["denoiser"] = clock.seconds()
     return made.net
 
 

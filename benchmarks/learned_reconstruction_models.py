@@ -19,6 +19,7 @@ import mrphys as mr
 from learn import reconstruction as lr
 from mrphys.reconstruction import L1Wavelet
 
+mr.use_cores()
 Method = Callable[[Any, Any, Any], Any]
 """x of (A, y, noise_sd)."""
 
@@ -151,10 +152,12 @@ def trained(method: str, size: int, folder: Path) -> tuple[Any, float]:
         print(f"{method} {step}/{of}  loss {value:.4f}  {seconds:.0f} s", flush=True)
 
     made = learn.train(
-        net, loss, partial(drawn, bank), optimiser, steps, evaluate=lowest, every=100,
+        net, learn.shared(loss), partial(drawn, bank), optimiser, steps, evaluate=lowest, every=100,
         folder=where / "checkpoints", log=where / "log.csv", progress=told, key=keys[3],
     )  # fmt: skip
-    return made.net, earlier + float(clock.read_text())
+    graph, state = nnx.split(made.net)
+    alone = nnx.merge(graph, jax.device_put(state, jax.local_devices()[0]))
+    return alone, earlier + float(clock.read_text())
 
 
 def learned(name: str, net: Any) -> dict[str, Method]:

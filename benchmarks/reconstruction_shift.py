@@ -2,8 +2,9 @@
 
     python benchmarks/reconstruction_shift.py --size 64
 
-The methods of benchmarks/learned_reconstruction.py, which trains those that are not yet. Of 12 test
-heads, 4 where a posterior is drawn, each row has
+The methods of benchmarks/learned_reconstruction.py, which trains those that are not yet, and as a
+baseline "centre": the L1-wavelet where the scan took as many lines, but the innermost alone, as
+learned patterns nearly do. Of 12 test heads, 4 where a posterior is drawn, each row has
 
 shifts      PSNR less that of the L1-wavelet of the same scans, with its sign where the bootstrapped
             95 % interval over images has one, and the AUROC of the method's sd against its errors:
@@ -26,10 +27,12 @@ networks shifts for them.
 
 import argparse
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +55,7 @@ from learned_reconstruction_models import (
 )
 
 from learn import reconstruction as lr
+from learn import sampling as ls
 from learn.reconstruction.hallucination import HALF
 from mrphys.errors import InputError
 
@@ -74,6 +78,15 @@ TISSUE = 0.2
 RIVAL = "l1-wavelet"
 
 
+def centred(x: Any, acceleration: float, key: Any, **how: Any) -> lr.Scan:
+    """`scanned`, of the innermost lines alone."""
+    scans = scanned(x, 1.0, key, **how)
+    mask = ls.lowest((1, x.shape[-1]), round(x.shape[-1] / acceleration))
+    weight = scans.A.sampling.weight * mask[None]
+    A = eqx.tree_at(lambda A: A.sampling.weight, scans.A, weight)
+    return scans._replace(A=A, y=scans.y * mask[None, None])
+
+
 def limbs(size: int) -> Any:
     """Slices of limbs, or None."""
     try:
@@ -86,7 +99,9 @@ def limbs(size: int) -> Any:
     return jnp.concatenate(list(found.values()))
 
 
-def shifts(by_r: dict[int, Method], drawn: Any, size: int) -> dict[str, dict[str, list[float]]]:
+def shifts(
+    by_r: dict[int, Method], drawn: Any, size: int, scan: Callable = scanned
+) -> dict[str, dict[str, list[float]]]:
     """PSNR and AUROC of each image, by setting. `drawn`: a posterior of (A, y, noise_sd), or None
     for pseudo-replicas."""
     heads, other, found = images(size, "test", 32, jax.random.key(3)), limbs(size), {}
@@ -95,7 +110,7 @@ def shifts(by_r: dict[int, Method], drawn: Any, size: int) -> dict[str, dict[str
         x = other if name == "limbs" else heads
         if x is None:
             continue
-        scans = scanned(x, key=jax.random.key(8), **how)
+        scans = scan(x, key=jax.random.key(8), **how)
         method = by_r[4 if how["acceleration"] < 6 else 8]
 
         @jax.jit
@@ -119,12 +134,14 @@ def shifts(by_r: dict[int, Method], drawn: Any, size: int) -> dict[str, dict[str
     return found
 
 
-def lesions(by_r: dict[int, Method], drawn: Any, size: int) -> dict[str, dict[str, list[Any]]]:
+def lesions(
+    by_r: dict[int, Method], drawn: Any, size: int, scan: Callable = scanned
+) -> dict[str, dict[str, list[Any]]]:
     """Of each image what is left of its lesions, and how many are made up, by kind and R."""
     x, found = images(size, "test", 32, jax.random.key(3)), {}
     x = x[: HEADS if drawn is None else DRAWN]
     for r, method in by_r.items():
-        scans = scanned(x, r, jax.random.key(10))
+        scans = scan(x, r, jax.random.key(10))
         for kind, how in KINDS.items():
 
             @jax.jit
@@ -187,10 +204,15 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     told: dict[str, dict[str, Any]] = {}
 
-    def measure(name: str, by_r: dict[int, Method], drawn: Any = None) -> None:
+    def measure(
+        name: str, by_r: dict[int, Method], drawn: Any = None, scan: Callable = scanned
+    ) -> None:
         path = folder / f"shift_{name}_{size}.json"
         if not path.exists():
-            rows = {"shifts": shifts(by_r, drawn, size), "lesions": lesions(by_r, drawn, size)}
+            rows = {
+                "shifts": shifts(by_r, drawn, size, scan),
+                "lesions": lesions(by_r, drawn, size, scan),
+            }
             path.write_text(json.dumps(rows, indent=1))
             print(f"{name} measured", flush=True)
         told[name] = json.loads(path.read_text())
@@ -198,6 +220,8 @@ def main() -> None:
     weights = tuned(size, folder)
     for name in UNTRAINED:
         measure(name, {int(r): untrained(name, of["psnr"]) for r, of in weights[name].items()})
+    wavelets = {int(r): untrained(RIVAL, of["psnr"]) for r, of in weights[RIVAL].items()}
+    measure("centre", wavelets, scan=centred)
     for name in asked.methods:
         net, _ = trained(name, size, folder)
         for each, method in learned(name, net).items():

@@ -123,16 +123,19 @@ def in_jax() -> float:
     import optax
     from flax import nnx
 
+    import learn
+    import mrphys as mr
     from learn import reconstruction as lr
     from learn.training import TrainingState, training_step
 
+    mr.use_cores()
     x = jax.random.normal(jax.random.key(0), (BATCH, SIZE, SIZE)) + 0j
     keys = jax.random.split(jax.random.key(1), BATCH)
     scans = jax.jit(jax.vmap(lambda x, key: lr.draw_scan(x, key, coils=COILS)))(x, keys)
     net = lr.MoDL(WIDTH, DEPTH, UNROLLS, ITERATIONS, rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(net, nnx.Param, ...)
     optimiser = optax.adam(1e-3)
-    one_step = training_step(graph, lr.supervised_loss, optimiser)
+    one_step = training_step(graph, learn.shared(lr.supervised_loss), optimiser)
     state = TrainingState(params, rest, optimiser.init(params), jnp.zeros((), jnp.int32))
 
     def step():

@@ -8,6 +8,7 @@ BINN               unknown terms of an equation as functions, and their laws (`l
 HierarchyNetwork   layers that follow a given hierarchy, and what each node carries
 learn_mapping      q from x by a network trained on simulations, with its covariance; and its file
 training           one step and one loop, checkpoints that resume: for whatever is learned
+shared             a loss whose batch all devices share
 networks           flax nnx modules, and the door to pure functions
 """
 
@@ -19,6 +20,7 @@ from learn.hierarchy import HierarchyNetwork
 from learn.mapping import LearnedEstimate, LearnedMapping, learn_mapping
 from learn.mapping_file import read_mapping, write_mapping
 from learn.pinn import PINN
+from learn.sharing import shared
 from learn.training import Diverged, Trained, train
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "optimise_design",
     "pinn",
     "read_mapping",
+    "shared",
     "train",
     "training",
     "write_mapping",

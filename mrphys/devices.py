@@ -25,7 +25,7 @@ def use_cores(count: int | None = None) -> int:
     2
     """
     if count is None:
-        count = _cores()
+        count = cores()
     if count < 1:
         raise InputError(Problem("use_cores", f"{count} cores", "one or more"))
     try:
@@ -51,7 +51,8 @@ def sharing() -> int:
     return devices
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Of this machine, that this process may run on."""
     known = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
@@ -59,4 +60,4 @@ def _cores() -> int:
 def _threads() -> int:
     """In JAX's pool."""
     given = os.environ.get(THREADS) or os.environ.get("NPROC") or ""
-    return int(given) if given.isdigit() else _cores()
+    return int(given) if given.isdigit() else cores()

@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 from scipy.spatial import Delaunay
 
+from mrphys.encoding.nonuniform import to_grid
 from mrphys.errors import InputError, Problem
 from mrphys.events import Scan
 
@@ -123,8 +124,6 @@ def adjoint(
     if y.shape[-1] != trajectory.shape[0]:
         found = f"{y.shape[-1]} values at {trajectory.shape[0]} points"
         raise InputError(Problem("adjoint", found, "a value for each point"))
-    from jax_finufft import nufft1
-
     values = jnp.asarray(y)
     if weights is not None:
         values = values * jnp.asarray(weights, values.real.dtype)[None]
@@ -132,7 +131,7 @@ def adjoint(
     turns = jnp.asarray(trajectory * pitch[None], values.real.dtype)
     angle = 2 * jnp.pi * (turns - jnp.round(turns))
     points = [angle[:, axis] for axis in range(axes)]
-    return nufft1(shape, values, *points, iflag=1, eps=tolerance) / np.sqrt(np.prod(shape))
+    return to_grid(shape, values, points, tolerance) / np.sqrt(np.prod(shape))
 
 
 def slice_images(

@@ -1,6 +1,7 @@
 """φ learned: which samples to take, for images of a kind and a reconstruction.
 
-baselines     variable_density, equispaced    lines (1, n) or points (n, n), exactly so many
+baselines     variable_density, equispaced,   lines (1, n) or points (n, n), exactly so many
+              lowest
 selection     greedy                          one sample after the other, for any loss of a pattern
 relaxation    Relaxed, Joint, joint_loss      chances with a budget; with a network at once
 prior         posterior_spread, spread_loss   for diffusion priors: samples that lie close together
@@ -27,7 +28,7 @@ from learn.sampling.from_spins import (
     target_image,
 )
 from learn.sampling.greedy import Greedy, greedy
-from learn.sampling.patterns import centre_of, equispaced, shape_of, variable_density
+from learn.sampling.patterns import centre_of, equispaced, lowest, shape_of, variable_density
 from learn.sampling.relaxed import Joint, Relaxed, joint_loss, straight_through, with_budget
 from learn.sampling.spread import posterior_spread, spread_loss
 
@@ -49,6 +50,7 @@ __all__ = [
     "greedy",
     "image_loss",
     "joint_loss",
+    "lowest",
     "map_error",
     "map_loss",
     "map_network",

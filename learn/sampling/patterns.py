@@ -51,6 +51,13 @@ def variable_density(
     return first(jnp.where(jnp.asarray(middle), jnp.inf, score), count)
 
 
+def lowest(shape: tuple[int, int], count: int) -> Pattern:
+    """The `count` entries nearest to the centre of k-space, and none beyond: an image without
+    aliases, blurred. Raises InputError for fewer than three across, or more than all."""
+    _checked("lowest", shape, count, 0)
+    return first(jnp.asarray(-radius(shape)), count)
+
+
 def equispaced(shape: tuple[int, int], count: int, *, centre: float | int = CENTRE) -> Pattern:
     """As evenly as the number allows, the centre whole: lines at steps rounded to the grid; points
     a lattice (every fourth is every other along both axes), what does not fill one from inside

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import reduce
+from itertools import pairwise
 
 import equinox as eqx
 import jax
@@ -11,6 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float, Inexact, Int
 
+from mrphys.devices import cores
 from mrphys.encoding.linear import Linear, Normal, Numbers
 from mrphys.encoding.sampling import Along, Cartesian
 from mrphys.encoding.segments import segments
@@ -18,6 +21,8 @@ from mrphys.encoding.terms import Terms
 from mrphys.errors import InputError, Problem
 from mrphys.units import check_finite
 
+LARGE, CHAINS = 2**18, 8
+"""Numbers of all coils' images from which on coils are shared among threads, at most so many."""
 FEW_KERNELS = 16
 """Above so many, one transform after the other costs less than all of the convolution's kernels."""
 
@@ -226,7 +231,25 @@ class Encoding(Linear):
         )
         return eqx.tree_at(lambda A: A.sampling.weight, self, now * jnp.asarray(weight, now.dtype))
 
+    def by_thread(self) -> list[tuple["Encoding", slice]]:
+        """Of some of the coils each, and which: itself, or, of many coils' large images on a
+        processor, whose transforms keep one thread busy each, one for every thread."""
+        coils = self.coils
+        if coils is None or coils.size < LARGE or jax.default_backend() != "cpu":
+            return [(self, slice(None))]
+        chains = min(cores(), coils.shape[0], CHAINS)
+        ends = [coils.shape[0] * i // chains for i in range(chains + 1)]
+        some = [slice(*pair) for pair in pairwise(ends)]
+        return [(eqx.tree_at(lambda A: A.coils, self, coils[which]), which) for which in some]
+
     def __call__(self, x: Numbers, /) -> Complex[Array, "..."]:
+        parts = self.by_thread()
+        if isinstance(self.sampling, Along) or len(parts) == 1:
+            return self._measured(x)
+        axis = -len(self.sampling.samples) - 1
+        return jnp.concatenate([A._measured(x) for A, _ in parts], axis=axis)
+
+    def _measured(self, x: Numbers) -> Complex[Array, "..."]:
         y = self.sampling.spectrum(self._parts(x), self._inner, self._mixes)
         if self.terms is not None:
             y = jnp.sum(_times(y, self._by_coil(self.terms.over_samples)), axis=self._terms_at)
@@ -235,6 +258,13 @@ class Encoding(Linear):
     def adjoint(self, y: Numbers, /) -> Complex[Array, "..."]:
         coils = () if self.coils is None else self.coils.shape[:1]
         _check("data", y, (*self.sampling.frames, *coils, *self.sampling.samples))
+        parts = self.by_thread()
+        if isinstance(self.sampling, Along) or len(parts) == 1:
+            return self._imaged(y)
+        after = (slice(None),) * len(self.sampling.samples)
+        return reduce(jnp.add, [A._imaged(y[(..., which, *after)]) for A, which in parts])
+
+    def _imaged(self, y: Numbers) -> Complex[Array, "..."]:
         y = _times(_as_complex(y), self._by_coil(self.sampling.weight))
         if self.terms is not None:
             b = self._by_coil(self.terms.over_samples)
@@ -406,7 +436,9 @@ class Gram(eqx.Module):
 
     def in_order(self, x: Numbers, /) -> Complex[Array, "..."]:
         """Of images whose axes of space are in `order` already, as what it gives."""
-        encoding = self.encoding
+        return reduce(jnp.add, [self._of(each, x) for each, _ in self.encoding.by_thread()])
+
+    def _of(self, encoding: Encoding, x: Numbers) -> Complex[Array, "..."]:
         at = -len(encoding.sampling.shape) - 1 - (encoding.coils is not None)
 
         def multiply(z: Complex[Array, "..."]) -> Complex[Array, "..."]:

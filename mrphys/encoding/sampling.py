@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact
 
+from mrphys.encoding.nonuniform import to_grid, to_points
+
 Images = Inexact[Array, "..."]
 Points = Float[Array, "samples axes"]
 
@@ -142,11 +144,9 @@ class Along(eqx.Module):
     def spectrum(self, z: Images, inner: int, mixes: bool) -> Images:
         """At the points, not yet weighted, of images (..., *frames, *inner, *shape); without frames
         where all have the same images."""
-        from jax_finufft import nufft2
 
         def transform(z: Images, k: Points) -> Images:
-            flat = z.reshape(-1, *self.shape)
-            y = nufft2(flat, *self._angles(k), iflag=-1, eps=self.tolerance)
+            y = to_points(z.reshape(-1, *self.shape), self._angles(k), self.tolerance)
             return y.reshape(*z.shape[: z.ndim - len(self.shape)], -1)
 
         if mixes:
@@ -204,10 +204,7 @@ class Along(eqx.Module):
         return back[(..., *[slice(0, n) for n in self.shape])]
 
     def _gridded(self, shape: tuple[int, ...], y: Images, k: Points) -> Images:
-        from jax_finufft import nufft1
-
-        flat = y.reshape(-1, y.shape[-1])
-        x = nufft1(shape, flat, *self._angles(k), iflag=1, eps=self.tolerance)
+        x = to_grid(shape, y.reshape(-1, y.shape[-1]), self._angles(k), self.tolerance)
         return x.reshape(*y.shape[:-1], *shape)
 
     def _angles(self, k: Points) -> list[Float[Array, " samples"]]:

@@ -8,6 +8,7 @@ reconstruct      any method, by name; λ from the noise; sd by replicas
 density          of samples along a trajectory, for the adjoint
 g_factor, noise_map, g_of    what unfolding costs
 pseudo_replicas  the sd of any of them
+correct_motion   an image and the poses of shots, together
 Method           what a regularisation of one's own needs
 """
 
@@ -17,6 +18,7 @@ from mrphys.reconstruction.density import density
 from mrphys.reconstruction.g_factor import g_factor, g_of, noise_map
 from mrphys.reconstruction.low_rank import LowRank
 from mrphys.reconstruction.method import Method
+from mrphys.reconstruction.motion import MotionCorrected, correct_motion
 from mrphys.reconstruction.reconstruct import reconstruct
 from mrphys.reconstruction.replicas import Replicas, pseudo_replicas
 from mrphys.reconstruction.result import CONVERGED, STOPPED, UNREACHED, Reconstruction
@@ -31,9 +33,11 @@ __all__ = [
     "L1Wavelet",
     "LowRank",
     "Method",
+    "MotionCorrected",
     "Reconstruction",
     "Replicas",
     "TotalVariation",
+    "correct_motion",
     "density",
     "g_factor",
     "g_of",

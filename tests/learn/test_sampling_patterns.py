@@ -12,6 +12,7 @@ from flax import nnx
 from learn import reconstruction as lr
 from learn import sampling as ls
 from learn import train
+from learn.sampling.patterns import radius
 from mrphys.encoding import Encoding
 from mrphys.errors import InputError
 from tests.laws import check_adjoint, check_gradient
@@ -35,6 +36,8 @@ def test_baselines_take_exactly_so_many_and_the_centre(shape):
     for mask in (*drawn, ls.equispaced(shape, count)):
         assert mask.sum() == count and np.all(mask[middle])
     assert not np.array_equal(drawn[0], drawn[1])
+    lowest, r = np.asarray(ls.lowest(shape, count)), radius(shape)
+    assert lowest.sum() == count and r[lowest].max() <= r[~lowest].min()
     even = np.asarray(ls.equispaced(shape, count)) & ~middle
     if shape[0] == 1:
         steps = np.diff(np.flatnonzero(even[0, 34:]))

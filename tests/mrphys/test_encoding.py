@@ -1,5 +1,7 @@
 """Encoding operators against the sum they stand for, term by term, and the laws of operators."""
 
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from mrphys import InputError
-from mrphys.encoding import Encoding, RigidMotion, fft, ifft
+from mrphys.encoding import Encoding, RigidMotion, fft, ifft, nonuniform
 from mrphys.encoding.segments import segments
 from tests.laws import check_adjoint, check_gradient
 
@@ -287,3 +289,41 @@ def test_jit_and_batches_of_operators():
     masks = jnp.asarray(MASKS, float)
     ys = jax.vmap(lambda m: Encoding.cartesian(m, COILS)(x))(masks)
     np.testing.assert_allclose(ys[2], Encoding.cartesian(MASKS[2], COILS)(x), atol=1e-12)
+
+
+def test_coils_by_thread_are_the_same(monkeypatch):
+    """Two of five coils, then three: the sum of all."""
+    coils = random(5, *GRID)
+    A = Encoding.cartesian(MASK, coils).shots(SHOT, 3)
+    x, y = random(3, *GRID), random(5, *GRID)
+    whole = A(x), A.H(y), A.normal(x)
+    monkeypatch.setattr("mrphys.encoding.encoding.LARGE", 1)
+    monkeypatch.setattr("mrphys.encoding.encoding.cores", lambda: 2)
+    assert [which for _, which in A.by_thread()] == [slice(0, 2), slice(2, 5)]
+    for found, expected in zip((A(x), A.H(y), A.normal(x)), whole, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_both_libraries_of_transforms_agree(monkeypatch):
+    """Values, adjoint and the gradient in points; without the second an error that says so."""
+
+    def found(tolerance):
+        def power(k, y):
+            return jnp.sum(
+                jnp.abs(Encoding.noncartesian(k, COILS, tolerance=tolerance)(image) - y) ** 2
+            )
+
+        A = Encoding.noncartesian(POINTS, COILS, tolerance=tolerance)
+        with jax.numpy_rank_promotion("allow"):  # inside of the libraries
+            return A(image), A.H(samples), jax.grad(power)(jnp.asarray(POINTS), samples)
+
+    image, samples = jnp.asarray(random(*GRID)), jnp.asarray(random(3, 17))
+    expected = found(1e-12)
+    monkeypatch.setattr(nonuniform, "finufft_serves", lambda: False)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "nufftax", None)
+        with pytest.raises(InputError, match="accelerator"):
+            found(1e-9)
+    pytest.importorskip("nufftax")
+    for one, other in zip(found(1e-9), expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6 * np.max(np.abs(other)))
