@@ -70,7 +70,7 @@ def summed(signals: Any, x: Any, rician: bool) -> tuple[dict, dict]:
     return means, sds
 
 
-@pytest.mark.parametrize("rician", [False, True])
+@pytest.mark.parametrize("rician", [pytest.param(False, marks=pytest.mark.long), True])
 def test_means_and_sds_are_those_of_a_sum_over_all_values(rician, signals):
     x = data(rician)
     est = found(x)
@@ -92,6 +92,7 @@ def test_a_value_at_its_bound_gets_a_mean_and_an_sd():
         np.testing.assert_allclose(mine["m0"], given["m0"], atol=0.02)
 
 
+@pytest.mark.long
 def test_where_the_model_is_straight_nothing_changes():
     x = mr.simulate(THETA, TRUE)[:4]
     for name in FREE:
