@@ -135,6 +135,10 @@ class Saturating(eqx.Module):
         return self.course.days
 
     @property
+    def doses(self) -> Float[np.ndarray, " doses"]:
+        return self.course.doses
+
+    @property
     def agent(self) -> str:
         return self.course.agent
 
