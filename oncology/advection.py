@@ -90,7 +90,8 @@ def _balance(u: Array, per_day: Array) -> Array:
         rightwards = _part(u, axis, 0, -1) + _limited(here, back) / 2
         leftwards = _part(u, axis, 1, None) - _limited(here, ahead) / 2
         flux = jnp.maximum(v, 0.0) * rightwards + jnp.minimum(v, 0.0) * leftwards
-        balance = balance + _padded(flux, axis, 1, 0) - _padded(flux, axis, 0, 1)
+        entering, leaving = _both_sides(flux, axis)
+        balance = balance + entering - leaving
     return balance
 
 
@@ -120,12 +121,12 @@ def _pulled_back(cotangent: Array, u: Array, per_day: Array) -> tuple[Array, Arr
         leftwards = _part(u, axis, 1, None) - before * ahead
         jump = right * jnp.where(behind > 0, (1 - behind) ** 2, 0.0)
         jump = jump - left * jnp.where(before > 0, (1 - before) ** 2, 0.0)
-        jump = jump + _padded(_part(right * behind**2, axis, 1, None), axis, 0, 1)
-        jump = jump - _padded(_part(left * before**2, axis, 0, -1), axis, 1, 0)
-        slope = slope + _padded(left + jump, axis, 1, 0) + _padded(right - jump, axis, 0, 1)
+        after = _part(_keep(_closed(right * behind**2, axis)), axis, 2, None)
+        jump = _keep(jump + after - _part(_keep(_closed(left * before**2, axis)), axis, 0, -2))
+        slope = slope + _both_sides(left + jump, axis)[0] + _both_sides(right - jump, axis)[1]
         ahead_of = jnp.where(v > 0, 1.0, jnp.where(v < 0, 0.0, 0.5))
         carried = ahead_of * rightwards + (1 - ahead_of) * leftwards
-        speeds.append(_padded(g * carried, axis, 0, 1))
+        speeds.append(_both_sides(g * carried, axis)[1])
     return slope, jnp.stack(speeds)
 
 
@@ -161,10 +162,21 @@ def _jumps(u: Array, axis: int) -> tuple[Array, Array, Array]:
     return _part(jump, axis, 1, -1), _part(jump, axis, 0, -2), _part(jump, axis, 2, None)
 
 
-def _padded(field: Array, axis: int, before: int, after: int) -> Array:
-    """With so many zeros at either end of an axis."""
-    ends = [(before, after) if other == axis else (0, 0) for other in range(field.ndim)]
-    return jnp.pad(field, ends)
+def _keep(field: Array) -> Array:
+    """The same field, in memory: writing its first entry over itself keeps the compiler from
+    computing it anew inside whatever reads it."""
+    return lax.dynamic_update_slice(field, field[:1, :1, :1], (0, 0, 0))
+
+
+def _closed(faces: Array, axis: int) -> Array:
+    """With the two ends of the grid, which nothing crosses."""
+    return jnp.pad(faces, [(int(other == axis),) * 2 for other in range(faces.ndim)])
+
+
+def _both_sides(faces: Array, axis: int) -> tuple[Array, Array]:
+    """Of each voxel: the face before it, the face after it."""
+    closed = _closed(faces, axis)
+    return _part(closed, axis, 0, -1), _part(closed, axis, 1, None)
 
 
 def _part(field: Array, axis: int, start: int, stop: int | None) -> Array:

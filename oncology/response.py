@@ -86,9 +86,8 @@ def doubling_days(
     r"""Volume doubling time :math:`(t_2 - t_1) \ln 2 / \ln(V_2 / V_1)`.
 
     Negative for a tumour that shrinks (it halves in that time), infinite for one that stays; NaN
-    where one volume is zero. Schwartz 1961,
-    doi:10.1002/1097-0142(196111/12)14:6<1272::AID-CNCR2820140618>3.0.CO;2-H. Raises InputError
-    for days out of order.
+    where one volume is zero. Schwartz 1961, Cancer 14, 1272. Raises InputError for days out of
+    order.
 
     >>> doubling_days((0.0, 30.0), np.array([1.0, 8.0]), np.array([2.0, 4.0]))
     array([ 30., -30.])

@@ -274,11 +274,10 @@ def test_gradients_in_state_step_and_diffusivity():
     check_gradient(spread, where)
 
 
-@pytest.mark.parametrize("stages", [2, 5])
-def test_reverse_mode_in_faces_is_that_of_the_stages(stages):
+def test_reverse_mode_in_faces_is_that_of_the_stages():
     """Where the diffusivity follows density: against automatic differentiation of the recurrence,
     in u through the faces, in the diffusivity and in the step."""
-    diffusivity, u = irregular((5, 4, 6))
+    stages, (diffusivity, u) = 5, irregular((5, 4, 6))
     weights = irregular((5, 4, 6), 1)[1]
 
     def plain(u, conductance, step_days):
