@@ -246,6 +246,29 @@ def covariance(
 
 
 @jax.jit
+def variances_of(
+    information: Float[Array, "parameters parameters"],
+    slopes: Float[Array, "functions parameters"],
+) -> Float[Array, " functions"]:
+    """gᵀ F⁻¹ g of each row g, the slopes of a function of the parameters: the least variance that
+    unbiased estimates of the function can have; inf for one that the null space of F moves.
+
+    >>> both = jnp.array([[4.0, 4.0], [4.0, 4.0]])  # of the sum of two parameters alone
+    >>> variances_of(both, jnp.array([[1.0, 1.0], [1.0, 0.0]]))
+    Array([0.25,  inf], dtype=float64)
+    """
+    correlation, scale = _scaled(information)
+    null = _null_space(jax.lax.stop_gradient(correlation))
+    inverse = jnp.linalg.inv(correlation + null @ null.T)
+    along = slopes / scale[None]
+    reach = jnp.sum((along @ null) ** 2, axis=1)
+    hidden = reach > jnp.sqrt(_tolerance(correlation)) * jnp.sum(along**2, axis=1)
+    seen = along - (along @ null) @ null.T
+    variance = jnp.einsum("fp,pq,fq->f", seen, inverse, seen)
+    return jnp.where(hidden, jnp.inf, jnp.where(hidden, 1.0, variance))
+
+
+@jax.jit
 def _inverse(
     information: Float[Array, "*voxels parameters parameters"],
 ) -> tuple[Array, Float[Array, "*voxels parameters parameters"]]:

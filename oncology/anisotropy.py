@@ -7,7 +7,7 @@ checked_tensor      a measured tensor, repaired where it is not positive definit
 
 Sums over weighted differences u(x + e) - u(x) can neither make a density negative nor lose cells,
 which finite differences of the mixed derivatives can. Fehrenbach & Mirebeau 2014,
-doi:10.1007/s10851-013-0449-y.
+J. Math. Imaging Vis. 49, 123.
 """
 
 import itertools

@@ -240,7 +240,8 @@ def require_later(day: float, last_day: float) -> None:
 def _require_order(given: tuple[Visit, ...], growth: str) -> None:
     names = ", ".join(f"{visit.session} (day {visit.day:g})" for visit in given)
     if len(given) < 2:
-        raise InputError(Problem("calibrate", names or "no visits", "two visits or more"))
+        cause = "one scan shows no rate; `oncology.population` has those of others as a prior"
+        raise InputError(Problem("calibrate", names or "no visits", "two visits or more", cause))
     if not all(a.day < b.day for a, b in itertools.pairwise(given)):
         raise InputError(Problem("calibrate", names, "visits in order of day, none twice"))
     if growth not in ("auto", "global", "local"):

@@ -26,7 +26,7 @@ class Chemotherapy(eqx.Module):
 
     α the kill rate just after a dose of 1, β the decay of the effect, both in 1/day: their names
     in the parameters are `kill_<agent>_per_day` and `decay_<agent>_per_day`. Doses are relative.
-    Jarrett et al. 2018, doi:10.1088/1361-6560/aad7b9 (chemotherapy with exponential decay, and
+    Jarrett et al. 2018, doi:10.1088/1361-6560/aac040 (chemotherapy with exponential decay, and
     its weighting by a map of drug delivery).
     """
 
@@ -133,6 +133,10 @@ class Saturating(eqx.Module):
     @property
     def days(self) -> Float[np.ndarray, " doses"]:
         return self.course.days
+
+    @property
+    def doses(self) -> Float[np.ndarray, " doses"]:
+        return self.course.doses
 
     @property
     def agent(self) -> str:

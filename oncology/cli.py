@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mrphys.errors import InputError, Problem
+from oncology.cli_decide import decide
 from oncology.cli_design import design as design_studies
 from oncology.cli_map import EPILOG, map_series
 from oncology.cli_reconstruct import EPILOG as METHODS_EPILOG
@@ -31,6 +32,7 @@ app = typer.Typer(
     "(anat/*_label-tumor_mask.nii.gz) and, optionally, ADC in mm²/s (dwi/*_ADC.nii.gz).",
 )
 app.add_typer(design_studies, name="design")
+app.add_typer(decide, name="decide")
 app.command("map", epilog=EPILOG)(map_series)
 app.command("reconstruct", epilog=METHODS_EPILOG)(reconstruct_raw)
 console = Console(stderr=True)

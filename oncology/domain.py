@@ -15,10 +15,7 @@ from mrphys.volume import Volume
 from oncology.anisotropy import cell_tensor, checked_tensor, tensor_faces
 from oncology.cohort import Patient, Visit
 from oncology.growth import GrowthMap, ReactionDiffusion
-from oncology.quality import PLAUSIBLE
-
-MOST_OVERLAP = 0.02
-"""Share of the drawn tumour that may lie in a cavity: voxels of the rim."""
+from oncology.quality import PLAUSIBLE, cavity_overlap
 
 
 class Crop(eqx.Module):
@@ -134,16 +131,9 @@ def habitable_tissue(patient: Patient, crop: Crop, seen: Sequence[Visit] = ()) -
 def _empty_cavity(patient: Patient, cavity: Volume, crop: Crop) -> np.ndarray:
     """The cavity of a resection on a box. Raises InputError where tumour is drawn inside it on a
     scan that shows it."""
-    for visit in patient.scanned:
-        if visit.cavity is None:
-            continue
-        tumour = np.asarray(visit.tumor.data)
-        inside = np.sum(tumour & (np.asarray(visit.cavity.data) > 0.5))
-        if inside > MOST_OVERLAP * tumour.sum():
-            found = f"{inside} of {tumour.sum()} tumour voxels in the resection cavity"
-            cause = "the cavity's rim drawn into both, or masks of two days"
-            where = f"{patient.subject}, {visit.session}"
-            raise InputError(Problem(where, found, "tumour beside the cavity", cause))
+    overlaps = [p for visit in patient.scanned for p in cavity_overlap(patient, visit)]
+    if overlaps:
+        raise InputError(*overlaps)
     return crop.cut(cavity) > 0.5
 
 

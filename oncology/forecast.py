@@ -8,6 +8,7 @@ also holds the error of the time step and a model error.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float
 
 from oncology import observe
 from oncology.calibration import Calibrated, largest, require_later, upper
-from oncology.inverse import Posterior, amplitude, assimilate
+from oncology.inverse import Draw, Posterior, amplitude, assimilate
 from oncology.observe import CellularityMap, VisibleMask
 from oncology.priors import physical
 from oncology.timeline import Steps, course, integrate, steps_between
@@ -33,7 +34,7 @@ class Forecast:
     """A forecast of one day, on the model's grid, and of volume and total from the first visit on.
 
     `samples` and `course` hold, per draw, visible volume and total cellularity in mm³: (draws,)
-    on the day, and (draws, days) along `days`.
+    on the day, and (draws, days) along `days`; `z` its parameters, as `priors.physical` takes them.
     """
 
     calibrated: Calibrated
@@ -43,6 +44,7 @@ class Forecast:
     threshold: float
     days: Float[np.ndarray, " days"]
     course: dict[str, Float[np.ndarray, "draws days"]]
+    z: Float[np.ndarray, "draws n"]
 
     @property
     def samples(self) -> dict[str, Float[np.ndarray, " draws"]]:
@@ -80,17 +82,56 @@ def visible_density(found: Posterior) -> float:
     return float(np.clip(np.sort(u.ravel())[u.size - drawn - 1], 1e-3, 0.95))
 
 
+def _to_last_visit(
+    found: Posterior, draw: Draw, measure: Callable[[Array], Any]
+) -> tuple[dict[str, Any], Array, list]:
+    """The parameters of a draw, its state at the last calibrated visit, what was measured on the
+    first day and after each step of every leg."""
+    inverse = found.inverse
+    p, last = physical(inverse.priors, draw.z), inverse.observations[-1]
+    u = inverse.observations[0].state(p, draw.first_error)
+    parts = [jax.tree.map(lambda value: value[None], measure(u))]
+    for leg in inverse.legs:
+        u, along = course(inverse.model, inverse.plan, p, u, leg, measure)
+        parts.append(along)
+    if not isinstance(last, CellularityMap):
+        return p, last.state(p, draw.white[-1] * last.error_sd), parts
+    on_map = draw.white[draw.white.size - last.inside.size - last.outside.size :]
+    units = on_map[: last.inside.size] * last.expected_sd.ravel()[last.inside]
+    noise = jnp.zeros(u.size, u.dtype).at[last.inside].set(units)
+    return p, assimilate(found, u, noise.reshape(u.shape)), parts
+
+
+def corrections_needed(found: Posterior) -> int:
+    """Newton corrections of each draw: none where the posterior is nearly linear."""
+    trial = eqx.filter_jit(Posterior.draw)(found, jax.random.key(0), 1)
+    nonlinear = float(trial.unsolved) > NEARLY_LINEAR * found.z.size
+    return NEWTON_CORRECTIONS if nonlinear else 0
+
+
+def drawn_states(
+    found: Posterior, keys: Array
+) -> tuple[dict[str, Float[Array, "draws ..."]], Float[Array, "draws x y z"]]:
+    """Tumours that could have given the calibrated images, at the last visit: one a key."""
+    corrections = corrections_needed(found)
+
+    @jax.jit
+    def one(key: Array) -> tuple[dict[str, Any], Array]:
+        return _to_last_visit(found, found.draw(key, corrections), lambda _: None)[:2]
+
+    drawn = [one(key) for key in keys]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+
+
 @eqx.filter_jit
 def _tumor_drawn(
     found: Posterior, ahead: Steps, threshold: Array, corrections: int, key: Array
-) -> tuple[Array, Array, tuple[dict[str, Array], ...]]:
-    """One draw: its state at the end, the variance of a model error there, and its visible volume
-    and total after each step."""
-    inverse = found.inverse
-    model, plan, last = inverse.model, inverse.plan, inverse.observations[-1]
+) -> tuple[Array, Array, Array, tuple[dict[str, Array], ...]]:
+    """One draw: its z, its state at the end, the variance of a model error there, and its visible
+    volume and total after each step."""
+    model, plan = found.inverse.model, found.inverse.plan
     voxel = float(np.prod(model.spacing_mm))
     draw = found.draw(key, corrections)
-    p = physical(inverse.priors, draw.z)
 
     def measure(u: Array) -> dict[str, Array]:
         return {
@@ -98,22 +139,11 @@ def _tumor_drawn(
             TOTAL: observe.visible_cellularity_mm3(u, threshold, voxel, width=0.1 * threshold),
         }
 
-    u = inverse.observations[0].state(p, draw.first_error)
-    parts = [jax.tree.map(lambda value: value[None], measure(u))]
-    for leg in inverse.legs:
-        u, along = course(model, plan, p, u, leg, measure)
-        parts.append(along)
-    if isinstance(last, CellularityMap):
-        on_map = draw.white[draw.white.size - last.inside.size - last.outside.size :]
-        units = on_map[: last.inside.size] * last.expected_sd.ravel()[last.inside]
-        noise = jnp.zeros(u.size, u.dtype).at[last.inside].set(units)
-        u = assimilate(found, u, noise.reshape(u.shape))
-    else:
-        u = last.state(p, draw.white[-1] * last.error_sd)
+    p, u, parts = _to_last_visit(found, draw, measure)
     u, along = course(model, plan, p, u, ahead, measure)
     parts.append(along)
     allowed = jnp.where(model.habitable, (found.model_error * amplitude(u)) ** 2, 0.0)
-    return u, allowed, tuple(parts)
+    return draw.z, u, allowed, tuple(parts)
 
 
 def forecast(
@@ -146,14 +176,14 @@ def forecast(
         for refinement in (1, 4)
     )
     threshold = visible_density(found)
-    trial = eqx.filter_jit(Posterior.draw)(found, jax.random.key(0), 1)
-    nonlinear = float(trial.unsolved) > NEARLY_LINEAR * found.z.size
-    corrections = NEWTON_CORRECTIONS if nonlinear else 0
+    corrections = corrections_needed(found)
     mean = square = error = 0.0
     collected: list = []
+    coordinates: list = []
     for i, one in enumerate(jax.random.split(key, draws)):
         level = jnp.asarray(threshold, found.z.dtype)
-        u, model_error, along = _tumor_drawn(found, ahead, level, corrections, one)
+        z, u, model_error, along = _tumor_drawn(found, ahead, level, corrections, one)
+        coordinates.append(np.asarray(z))
         u = np.asarray(u)
         mean, square = mean + u / draws, square + u**2 / draws
         error = error + np.asarray(model_error) / draws
@@ -174,4 +204,5 @@ def forecast(
         name: np.stack([np.concatenate([part[name] for part in parts]) for parts in collected])
         for name in (VOLUME, TOTAL)
     }
-    return Forecast(calibrated, day, np.asarray(mean), sd, threshold, days, along)
+    drawn = np.stack(coordinates)
+    return Forecast(calibrated, day, np.asarray(mean), sd, threshold, days, along, drawn)

@@ -37,8 +37,8 @@ def cellularity(
 ) -> Float[Array, "..."]:
     """(ADC_w - ADC) / (ADC_w - ADC_min): 0 in free water, 1 in the densest voxel; not clipped.
 
-    Anderson et al. 2000, doi:10.1016/S0730-725X(00)00147-8; Atuegwu et al. 2013,
-    doi:10.1593/tlo.13130.
+    Anderson et al. 2000, doi:10.1016/S0730-725X(00)00147-8; Atuegwu et al. 2011,
+    doi:10.1002/mrm.23203.
 
     >>> float(cellularity(1.5e-3, 3.0e-3, 0.5e-3).round(3))
     0.6

@@ -28,7 +28,7 @@ class LogNormal(eqx.Module):
 
 GROWTH_MAP_SD_PER_DAY = 0.03
 """Spread of local growth rates about their mean, 1/day: of the order of the rate itself, as in
-breast tumours mapped voxel by voxel (Weis et al. 2015, doi:10.1158/0008-5472.CAN-14-3017)."""
+breast tumours mapped voxel by voxel (Weis et al. 2015, doi:10.1158/0008-5472.CAN-14-2945)."""
 
 DECAY_PER_DAY: Mapping[str, float] = MappingProxyType(
     {"doxorubicin": 0.6, "cyclophosphamide": 3.25}
@@ -46,13 +46,13 @@ GROWTH_RATE = LogNormal(
     1.0,
     "1/day",
     "gliomas 0.003-0.1 /day: Harpold, Alvord & Swanson 2007; breast 0.01-0.1 /day: "
-    "Weis et al. 2015, doi:10.1158/0008-5472.CAN-14-3017",
+    "Weis et al. 2015, doi:10.1158/0008-5472.CAN-14-2945",
 )
 RADIOSENSITIVITY = LogNormal(
     0.035, 0.7, "1/Gy", "glioblastoma: Rockne et al. 2010, doi:10.1088/0031-9155/55/12/3271"
 )
 KILL = LogNormal(
-    0.3, 1.0, "1/day", "breast cancer: Jarrett et al. 2018, doi:10.1088/1361-6560/aad7b9"
+    0.3, 1.0, "1/day", "breast cancer: Jarrett et al. 2018, doi:10.1088/1361-6560/aac040"
 )
 INFILTRATION_RATIO = LogNormal(
     0.8, 0.4, "1", "a front older than its growth has ratio 1; a young or treated one less or more"

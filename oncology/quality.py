@@ -20,6 +20,10 @@ from oncology.likeness import resolution, shift_mm
 FASTEST_DOUBLING_DAYS = 7.0
 FREE_WATER_MM2_PER_S = 1.05 * WATER_DIFFUSIVITY_37C_MM2_PER_S
 LARGEST_FRACTION_GY = 30.0
+LEAST_DOSE_SHARE = 0.1
+"""Of the largest dose of a map, in the tumour on average: less is no plan for it."""
+MOST_OVERLAP = 0.02
+"""Share of the drawn tumour that may lie in a cavity: voxels of the rim."""
 CORRELATED = 12.0
 INTERPOLATED = 15.0
 BANDWIDTH_RATIO = 1.2
@@ -145,6 +149,8 @@ def _visit(patient: Patient, visit: Visit) -> Iterator[Problem]:
         where = _where(patient, visit, "tissue")
         yield Problem(where, "an empty mask", "voxels where cells can live", "another file")
     yield from _mask(patient, visit, lives)
+    yield from cavity_overlap(patient, visit)
+    yield from _dose(patient, visit)
     yield from _adc(patient, visit, lives)
     for name, (low, high, cause) in PLAUSIBLE.items():
         volume = getattr(visit, name)
@@ -221,6 +227,36 @@ def _mask(patient: Patient, visit: Visit, lives: np.ndarray) -> Iterator[Problem
         found = f"a mask in {pieces} part(s), {hollow:.0%} of the outlined volume hollow"
         cause = "enhancement around a dark core, or an automatic threshold"
         yield Problem(where, found, "a filled mask in one part", cause, "warning")
+
+
+def cavity_overlap(patient: Patient, visit: Visit) -> Iterator[Problem]:
+    """An error where more than the rim of a visit's tumour is drawn in a cavity it shows."""
+    if visit.cavity is None or visit.tumor_labels is None:
+        return
+    tumour = np.asarray(visit.tumor.data)
+    inside = np.sum(tumour & (np.asarray(visit.cavity.data) > 0.5))
+    if inside > MOST_OVERLAP * tumour.sum():
+        found = f"{inside} of {tumour.sum()} tumour voxels in the resection cavity"
+        cause = "the cavity's rim drawn into both, or masks of two days"
+        where = f"{patient.subject}, {visit.session}"
+        yield Problem(where, found, "tumour beside the cavity", cause)
+
+
+def _dose(patient: Patient, visit: Visit) -> Iterator[Problem]:
+    """A planned dose that does not go where the tumour is."""
+    drawn = visit.tumor_labels is not None and bool(np.any(np.asarray(visit.tumor.data)))
+    if visit.dose_gy is None or not drawn:
+        return
+    where, dose = _where(patient, visit, "dose_gy"), np.asarray(visit.dose_gy.data)
+    largest = float(np.nanmax(dose))
+    if not largest > 0:
+        yield Problem(where, "no dose anywhere", "the planned dose in Gy", "another file")
+        return
+    share = float(np.nanmean(dose[np.asarray(visit.tumor.data)])) / largest
+    if share < LEAST_DOSE_SHARE and largest <= PLAUSIBLE["dose_gy"][1]:
+        found = f"{share:.0%} of the largest dose ({largest:g} Gy) in the tumour, on average"
+        cause = "a dose map in another frame of reference, most of it outside the images' grid"
+        yield Problem(where, found, f"{LEAST_DOSE_SHARE:.0%} or more", cause, "warning")
 
 
 def _adc(patient: Patient, visit: Visit, lives: np.ndarray) -> Iterator[Problem]:

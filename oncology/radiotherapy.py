@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from mrphys.errors import InputError, Problem
+from mrphys.units import check_range
 
 ALPHA_OVER_BETA_GY = 10.0
 """α/β of high-grade glioma and most early-responding tumours, Gy (Barendsen 1982,
@@ -38,7 +39,7 @@ doi:10.3109/02841868809090333)."""
 def linear_quadratic(
     radiosensitivity_per_gy: ArrayLike,
     dose_gy: ArrayLike,
-    alpha_over_beta_gy: float = ALPHA_OVER_BETA_GY,
+    alpha_over_beta_gy: ArrayLike = ALPHA_OVER_BETA_GY,
     together_gy: ArrayLike | None = None,
 ) -> Array:
     r"""log S = -α d (1 + q / (α/β)): the surviving share S of cells after one dose d.
@@ -81,7 +82,7 @@ def protraction(repairs: float) -> float:
 
 class Radiotherapy(eqx.Module):
     r"""Fractions of external radiotherapy: days and Gy; the parameter is `radiosensitivity_per_gy`
-    (the linear-quadratic α).
+    (the linear-quadratic α), and `alpha_over_beta_gy` where it is one of p instead of the field.
 
     With a `repair_halftime_h`, what earlier fractions left unrepaired counts too, and a fraction
     over `duration_h` counts less:
@@ -90,7 +91,8 @@ class Radiotherapy(eqx.Module):
         q_j = G d_j + 2 \sum_{i<j} d_i e^{-μ (t_j - t_i)};
 
     without, repair is complete from one fraction to the next and each is short. From `kickoff_day`
-    to the last fraction, tumours grow faster by `repopulation_per_day`.
+    to the last fraction, tumours grow faster by `repopulation_per_day`. Raises InputError for doses
+    below 0 or above 100 Gy.
     """
 
     days: Float[np.ndarray, " fractions"]
@@ -99,6 +101,9 @@ class Radiotherapy(eqx.Module):
     repair_halftime_h: float | None = eqx.field(static=True, default=None)
     duration_h: float = eqx.field(static=True, default=0.0)
     kickoff_day: float | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        check_range("Radiotherapy: doses_gy", self.doses_gy, 0.0, 100.0, "Gy", "doses in cGy")
 
     def together_gy(self) -> Float[np.ndarray, " fractions"]:
         """q of each fraction, as in `linear_quadratic`; those of one day add up, repair or not."""

@@ -89,7 +89,7 @@ def evolve(model: Mixture, plan: Plan, p: Parameters, u: Densities, steps: Steps
         loss = jnp.asarray(plan.drug_kill(p, start, end), v.dtype)
         if plan.radiotherapy is not None:
             alpha = p["radiosensitivity_per_gy"] * plan.sensitisation(p, start)
-            ratio = plan.radiotherapy.alpha_over_beta_gy
+            ratio = p.get("alpha_over_beta_gy", plan.radiotherapy.alpha_over_beta_gy)
             v = v * jnp.exp(felt * linear_quadratic(alpha, dose, ratio, together))
         v = react(v * jnp.exp(-felt * loss / 2), days / 2)
         ahead = spread(v, v, days / 2) if model.follows_density else v

@@ -169,7 +169,7 @@ def course(
         if plan.radiotherapy is not None:
             dose, together = (x if share is None else x * share for x in fraction)
             sensitivity = p["radiosensitivity_per_gy"] * plan.sensitisation(p, start)
-            ratio = plan.radiotherapy.alpha_over_beta_gy
+            ratio = p.get("alpha_over_beta_gy", plan.radiotherapy.alpha_over_beta_gy)
             u = u * jnp.exp(linear_quadratic(sensitivity, dose, ratio, together))
         growth = rate
         if plan.radiotherapy is not None and plan.radiotherapy.kickoff_day is not None:

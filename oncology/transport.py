@@ -11,7 +11,7 @@ the grid shrinks by one plane at each stage: every stage is one pass over memory
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -267,10 +267,75 @@ def _derivative(primals: Sequence, tangents: Sequence, **static: Any) -> tuple:
     if not isinstance(by_u, ad.Zero):
         change = change + rkl2_step.bind(by_u, step_days, *faces, **static)[0]
     if not all(isinstance(face, ad.Zero) for face in by_faces):
-        of_faces = partial(_run_stages, u, step_days, **static)
         moved = tuple(ad.instantiate_zeros(face) for face in by_faces)
-        change = change + jax.jvp(of_faces, tuple(faces), moved)[1][0]
+        rest = {name: static[name] for name in ("grid", "stages")}
+        change = change + rkl2_by_faces.bind(u, step_days, *faces, *moved, **rest)[0]
     return (result,), (change,)
+
+
+def _along_faces(u: Array, step_days: Array, *both: Array, grid: tuple, stages: int) -> tuple:
+    """The derivative of a step along changes of its faces, which follow the faces in `both`."""
+    half = len(both) // 2
+    of_faces = partial(_run_stages, u, step_days, grid=grid, stages=stages, sloped=False)
+    return (jax.jvp(of_faces, both[:half], both[half:])[1][0],)
+
+
+def _faces_pulled_back(
+    cotangent: Array, u: Array, step_days: Array, faces: Sequence[Array], grid: tuple, stages: int
+) -> list[Array]:
+    r"""What a cotangent of a step is for each face: with Λ_j the cotangent of Y_j,
+
+    .. math:: -h \sum_j \tilde\mu_j\, (\Delta \Lambda_j) (\Delta Y_{j-1}) / \text{spacing}^2,
+
+    Δ the differences across faces. The Y are made once more, the Λ by the recurrence backwards:
+    two flux balances a stage, none of them differentiated. Faces of the halo, always closed, get 0.
+    """
+    conductance = Conductance(tuple(faces), *grid)
+    plane, inner = conductance.plane, u.size
+    *_, mu, nu, mu_step, gamma_step = (c.tolist() for c in _legendre_coefficients(stages)[2:])
+
+    def balance(y: Array) -> Array:
+        return step_days * _balance(y, conductance)
+
+    def jump(y: Array, stride: int) -> Array:
+        return _window(y, inner, stride) - _window(y, inner)
+
+    start = _keep(jnp.pad(u.ravel(), stages * plane))
+    y = [start, _keep(_window(start, start.size - 2 * plane) + mu_step[1] * balance(start))]
+    for j in range(2, stages):
+        size = y[-1].size - 2 * plane
+        origin = _window(start, size)
+        change = mu[j] * (_window(y[-1], size) - origin) + nu[j] * (_window(y[-2], size) - origin)
+        change = change + gamma_step[j] / mu_step[1] * (_window(y[1], size) - origin)
+        y.append(_keep(origin + change + mu_step[j] * balance(y[-1])))
+    back = [_keep(jnp.pad(cotangent.ravel(), stages * plane))]
+    for j in range(stages, 1, -1):
+        size = back[-1].size - 2 * plane
+        before = mu[j] * _window(back[-1], size) + mu_step[j] * balance(back[-1])
+        if j < stages:
+            before = before + nu[j + 1] * _window(back[-2], size)
+        if j == 2:
+            late = zip(range(stages, 1, -1), back, strict=True)
+            before = before + sum(
+                gamma_step[i] / mu_step[1] * _window(later, size) for i, later in late
+            )
+        back.append(_keep(before))
+    found = []
+    for stride, per_mm2 in zip(conductance.strides, conductance.per_mm2, strict=True):
+        pairs = zip(range(stages, 0, -1), back, reversed(y), strict=True)
+        total = sum(mu_step[j] * jump(later, stride) * jump(now, stride) for j, later, now in pairs)
+        found.append(jnp.pad(-step_days * per_mm2 * total, conductance.halo * plane))
+    return found
+
+
+def _transpose_faces(
+    cotangents: Any, u: Array, step_days: Array, *both: Any, **static: Any
+) -> list:
+    half = len(both) // 2
+    nothing = [None] * (2 + half)
+    if isinstance(cotangents[0], ad.Zero):
+        return [*nothing, *(None for _ in range(half))]
+    return [*nothing, *_faces_pulled_back(cotangents[0], u, step_days, both[:half], **static)]
 
 
 def _transpose(cotangents: Any, u: Any, step_days: Array, *faces: Array, **static: Any) -> list:
@@ -281,12 +346,12 @@ def _transpose(cotangents: Any, u: Any, step_days: Array, *faces: Array, **stati
     return [cotangent, None, *(None for _ in faces)]
 
 
-def _batch(operands: Sequence, axes: Sequence, **static: Any) -> tuple:
-    found = jax.vmap(partial(_run_stages, **static), axes)(*operands)
+def _batch_of(f: Callable, operands: Sequence, axes: Sequence, **static: Any) -> tuple:
+    found = jax.vmap(partial(f, **static), axes)(*operands)
     return found, (0,) * len(found)
 
 
-# One operation of its own, because JAX would transpose it stage by stage, many times slower.
+# Operations of their own, because JAX would transpose them stage by stage, many times slower.
 rkl2_step = Primitive("rkl2_step")
 rkl2_step.multiple_results = True
 rkl2_step.def_impl(jax.jit(_run_stages, static_argnames=("grid", "stages", "sloped")))
@@ -294,4 +359,15 @@ rkl2_step.def_abstract_eval(lambda u, *_, sloped, **__: (u, u) if sloped else (u
 mlir.register_lowering(rkl2_step, mlir.lower_fun(_run_stages, multiple_results=True))
 ad.primitive_jvps[rkl2_step] = _derivative
 ad.primitive_transposes[rkl2_step] = _transpose
-batching.primitive_batchers[rkl2_step] = _batch
+batching.primitive_batchers[rkl2_step] = partial(_batch_of, _run_stages)
+
+rkl2_by_faces = Primitive("rkl2_by_faces")
+rkl2_by_faces.multiple_results = True
+rkl2_by_faces.def_impl(jax.jit(_along_faces, static_argnames=("grid", "stages")))
+rkl2_by_faces.def_abstract_eval(lambda u, *_, **__: (u,))
+mlir.register_lowering(rkl2_by_faces, mlir.lower_fun(_along_faces, multiple_results=True))
+ad.primitive_jvps[rkl2_by_faces] = lambda primals, tangents, **static: jax.jvp(
+    partial(_along_faces, **static), tuple(primals), tuple(map(ad.instantiate_zeros, tangents))
+)
+ad.primitive_transposes[rkl2_by_faces] = _transpose_faces
+batching.primitive_batchers[rkl2_by_faces] = partial(_batch_of, _along_faces)

@@ -102,6 +102,25 @@ def test_numbers_no_map_can_have(tmp_path, image, value, found):
     assert problem.where == f"sub-01, ses-01, {image}" and found in problem.found
 
 
+def test_a_dose_beside_the_tumour_is_a_warning_and_a_cavity_in_it_an_error():
+    patient = synthetic_patient()
+
+    def with_image(**images):
+        first = dataclasses.replace(patient.visits[0], **images)
+        return dataclasses.replace(patient, visits=(first, *patient.visits[1:]))
+
+    tumour = np.asarray(patient.visits[0].tumor.data)
+    planned = np.where(tumour, 60.0, 20.0).astype(np.float32)
+    assert not check(with_image(dose_gy=Volume(planned, AFFINE))).problems
+    beside = Volume(np.where(tumour, 1.0, 60.0).astype(np.float32), AFFINE)
+    problem = only_warning(with_image(dose_gy=beside))
+    assert problem.found.startswith("2%") and "frame of reference" in problem.likely_cause
+    nothing = Volume(np.zeros(SHAPE, np.float32), AFFINE)
+    assert "no dose anywhere" in only_error(with_image(dose_gy=nothing)).found
+    cavity = Volume(tumour.astype(np.uint8), AFFINE)
+    assert "resection cavity" in only_error(with_image(cavity=cavity)).found
+
+
 def test_an_infinite_sd_says_that_an_adc_is_not_determined():
     patient = synthetic_patient()
     sd = set_first(np.inf)(np.full(SHAPE, 1e-5, np.float32))

@@ -221,6 +221,15 @@ def test_advection_carries_conserves_and_is_of_second_order():
     assert float(u.min()) >= 0 and float(u.sum()) == pytest.approx(36 * 0.5)
     np.testing.assert_array_equal(u[6, :4], 0.0)
     assert float(u[7:].sum()) > 1
+    rng = np.random.default_rng(0)
+    u, weights = jnp.asarray(rng.random((2, 5, 4, 2)))
+    v = jnp.asarray(rng.standard_normal((3, 5, 4, 2))).at[:, 2].set(0.0)
+    slopes = [
+        jax.jit(jax.grad(lambda u, v, f=f: jnp.vdot(weights, f(u, v)), (0, 1)))(u, v)
+        for f in (advection._inflow, advection._balance)  # the latter by automatic differentiation
+    ]
+    for found, expected in zip(*slopes, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-13)
     rising = jnp.asarray(np.exp(np.indices((4, 3, 1)).sum(0) / 3))
     check_gradient(
         lambda x: advection.advect(x["u"], x["v"], 0.1, (1.0, 1.0, 1.0), 1),

@@ -274,6 +274,34 @@ def test_gradients_in_state_step_and_diffusivity():
     check_gradient(spread, where)
 
 
+def test_reverse_mode_in_faces_is_that_of_the_stages():
+    """Where the diffusivity follows density: against automatic differentiation of the recurrence,
+    in u through the faces, in the diffusivity and in the step."""
+    stages, (diffusivity, u) = 5, irregular((5, 4, 6))
+    weights = irregular((5, 4, 6), 1)[1]
+
+    def plain(u, conductance, step_days):
+        wide = conductance.with_halo(stages)
+        grid = (wide.strides, wide.per_mm2, wide.halo)
+        options = {"grid": grid, "stages": stages, "sloped": False}
+        return transport._run_stages(u, step_days, *wide.faces, **options)[0]
+
+    def seen(step, u, diffusivity, days):
+        faces = transport.face_conductance(diffusivity, SPACING_MM).weighted(0.3 + u)
+        return jnp.vdot(weights, step(u, faces, days))
+
+    def own(u, faces, days):
+        return transport.diffuse(u, faces, days, stages)
+
+    slopes = [
+        jax.jit(jax.grad(seen, (1, 2, 3)), static_argnums=0)(step, u, diffusivity, jnp.asarray(0.1))
+        for step in (own, plain)
+    ]
+    for found, expected in zip(*slopes, strict=True):
+        size = np.abs(np.asarray(expected)).max()
+        np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12 * size)
+
+
 def test_second_derivatives():
     """Through the step's own rules for derivatives, whose derivatives must be right too."""
     diffusivity, u = irregular((3, 2, 2))

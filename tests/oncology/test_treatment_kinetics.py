@@ -183,3 +183,9 @@ def test_every_kind_of_the_table_is_planned():
 def test_impossible_treatments_are_errors(build):
     with pytest.raises(InputError):
         build()
+
+
+@pytest.mark.parametrize("dose", [200.0, -2.0])
+def test_fractions_in_centigray_are_errors(dose):
+    with pytest.raises(InputError, match="cGy"):
+        Radiotherapy(np.array([0.0]), np.array([dose]))
