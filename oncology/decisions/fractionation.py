@@ -59,7 +59,7 @@ class Organ(NamedTuple):
     def bed_gy(self, doses_gy: Float[Array, " fractions"] | np.ndarray) -> Array:
         """Biologically effective dose of fractions far apart.
 
-        >>> float(Organ().bed_gy(jnp.full(36, 2.0)).round(9))
+        >>> round(float(Organ().bed_gy(jnp.full(36, 2.0))), 9)
         120.0
         """
         dose = self.share * jnp.asarray(doses_gy)
