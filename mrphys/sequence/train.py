@@ -50,6 +50,8 @@ EXACT = 0
 ROUNDING_S = 1e-6
 """By which an interval that is a difference of times may be below 0 in float32."""
 
+LONGEST_SPACING_S = 2.0
+"""Of echoes: milliseconds are longer."""
 OPTIONAL = ("phase_rad", "rf_spoiling_rad", "restore_flip_rad", "inversion_time_s")
 """Of what a user types: the names that None may stand for."""
 
@@ -471,7 +473,8 @@ def check_train(where: str, *, lists: Many[str] | None = None, **values: Values 
         elif name.endswith("_rad"):
             check_range(f"{where}: {name}", value, -np.inf, np.inf, "rad")
         elif name.endswith("_s"):
-            check_time_s(f"{where}: {name}", value, high=60.0)
+            high = LONGEST_SPACING_S if name == "echo_spacing_s" else 60.0
+            check_time_s(f"{where}: {name}", value, high=high)
         if lists is not None and name not in lists:
             check_number(f"{where}: {name}", value)
         if shape := shape_of(where, value):

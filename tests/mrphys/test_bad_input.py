@@ -69,6 +69,7 @@ WRONG = {
     "s.spin_echo_train(None, 0.01)": "found None",
     "s.spin_echo_train(F, 0.01, phase_rad=three)": "one length",
     "s.spin_echo_train(F, [0.01] * 4)": "one number",
+    "s.spin_echo_train(F, 10.0)": "milliseconds",
     "s.spin_echo_train(F, 0.01, averages=three)": "one for each readout",
     "s.spin_echo_train(F, 0.01, averages=-1)": "averages",
     "s.spin_echo_train(F, 0.01, pulse_s=0.0)": "pulse_s",
