@@ -1,0 +1,129 @@
+"""Virtual gliomas from one cell cluster each, in the MNI brain: truth at 1 mm, scans at 2 mm.
+
+D, k and age are drawn from the priors that every method is given, the site from white matter.
+Contours are drawn by a reader whose log odds of density err smoothly from place to place.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+import mrphys as mr
+from oncology.growth import ReactionDiffusion
+from oncology.observe import ENHANCING_THRESHOLD, FLAIR_THRESHOLD
+from oncology.onset import DIFFUSIVITY, GROWTH_RATE, READER_WIDTH, Onset, log_odds, onset, seed
+from oncology.priors import LogNormal
+from oncology.smoothing import SmoothField
+from oncology.timeline import integrate, steps_between
+from oncology.treatment import plan
+
+PRIORS = {
+    DIFFUSIVITY: LogNormal(0.15, 0.5, "mm^2/day"),
+    GROWTH_RATE: LogNormal(0.03, 0.35, "1/day"),
+    "age_day": LogNormal(120.0, 0.3, "day"),
+}
+DAYS = (0.0, 45.0)
+FORECAST_DAY = 90.0
+SIZE_MM = 72.0
+VOLUME_ML = (4.0, 60.0)
+"""Of the outer contour at the first scan: what brings a patient, and what fits the box."""
+READER_CORRELATION_MM = 2.0
+THRESHOLDS = (FLAIR_THRESHOLD, ENHANCING_THRESHOLD)
+CORE_ML = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class VirtualOnset:
+    """One patient: what was drawn on each day, and the truth on the scanner's grid."""
+
+    problem: Onset
+    masks: tuple[dict[float, Bool[np.ndarray, "x y z"]], ...]
+    truth: dict[str, np.ndarray]
+    states: tuple[Float[np.ndarray, "x y z"], ...]
+
+    @property
+    def radii_mm(self) -> np.ndarray:
+        """Of the contours of each visit."""
+        from oncology.radial import radius_mm
+
+        spacing = self.problem.spacing_mm
+        return np.array([[radius_mm(m, spacing) for m in v.values()] for v in self.masks])
+
+
+def _blocks(field: np.ndarray) -> np.ndarray:
+    x, y, z = (n // 2 for n in field.shape)
+    return field.reshape(x, 2, y, 2, z, 2).mean(axis=(1, 3, 5))
+
+
+def drawn(number: int, visits: int = 2) -> VirtualOnset:
+    """Patient `number` of the cohort, seen on the first `visits` of `DAYS`."""
+    rng = np.random.default_rng([2025, number])
+    fine = mr.phantom.brain(1.0)
+    white, grey = np.asarray(fine.white_matter.data), np.asarray(fine.grey_matter.data)
+    n = int(SIZE_MM)
+    inside = np.zeros(white.shape, bool)
+    inside[tuple(slice(n // 2, size - n // 2) for size in white.shape)] = True
+    places = np.argwhere((white > 0.9) & inside)
+    while True:
+        p = {name: v.median * np.exp(v.log_sd * rng.normal()) for name, v in PRIORS.items()}
+        site = places[rng.integers(len(places))]
+        start = 2 * ((site - n // 2) // 2)
+        box = tuple(slice(a, a + n) for a in start)
+        made = _grown(white[box], grey[box], site - start, p)
+        whole, core = ((made[0] > c).sum() * 8e-3 for c in THRESHOLDS)
+        reach = np.pad(np.zeros([m - 2 for m in made[-1].shape]), 1, constant_values=1)
+        spilt = (made[-1] * reach).max() > 0.05
+        if VOLUME_ML[0] < whole < VOLUME_ML[1] and core > CORE_ML and not spilt:
+            break
+    coarse = [_blocks(np.asarray(m[box])) for m in (white, grey)]
+    model = ReactionDiffusion(
+        habitable=jnp.asarray(coarse[0] + coarse[1] > 0.25),
+        white_matter=jnp.asarray(coarse[0], float),
+        grey_matter=jnp.asarray(coarse[1], float),
+        spacing_mm=(2.0, 2.0, 2.0),
+    )
+    share = np.asarray(model.relative_diffusivity())
+    field = SmoothField(share.shape, model.spacing_mm, READER_CORRELATION_MM)
+    doubt = READER_WIDTH * np.pi / np.sqrt(3)
+    masks = []
+    for i, u in enumerate(made[:visits]):
+        odds = np.asarray(log_odds(jnp.asarray(u, float)))
+        each = {}
+        for j, c in enumerate(THRESHOLDS):
+            key = jax.random.fold_in(jax.random.key(number), 2 * i + j)
+            error = doubt * np.asarray(field(jax.random.normal(key, u.shape, float)))
+            each[c] = (odds + error > float(log_odds(jnp.asarray(c, float)))) & (share > 0)
+        masks.append(each)
+    spacing = (2.0, 2.0, 2.0)
+    problem = onset(share, spacing, masks, DAYS[:visits], PRIORS, readings=700)
+    truth = {k: np.asarray(v) for k, v in p.items()} | {"site_mm": site - start - 0.5}
+    return VirtualOnset(problem, tuple(masks), truth, tuple(made))
+
+
+def _grown(
+    white: np.ndarray, grey: np.ndarray, site: np.ndarray, p: dict[str, float]
+) -> list[np.ndarray]:
+    """States at 1 mm on every day, as means over the scanner's voxels."""
+    model = ReactionDiffusion(
+        habitable=jnp.asarray(white + grey > 0.25),
+        white_matter=jnp.asarray(white, float),
+        grey_matter=jnp.asarray(grey, float),
+    )
+    share = jnp.asarray(model.relative_diffusivity())
+    u = seed(jnp.asarray(site, float), share, model.spacing_mm)
+    states = []
+    days = (-p["age_day"], *DAYS, FORECAST_DAY)
+    for a, b in itertools.pairwise(days):
+        steps = steps_between(
+            model, plan(()), float(a), float(b),
+            largest_diffusivity_mm2_per_day=float(p[DIFFUSIVITY]),
+            largest_growth_rate_per_day=float(p[GROWTH_RATE]), tolerance=2.5e-4,
+        )  # fmt: skip
+        rates = {name: jnp.asarray(p[name], float) for name in (DIFFUSIVITY, GROWTH_RATE)}
+        u = integrate(model, plan(()), rates, u, steps)
+        states.append(_blocks(np.asarray(u)))
+    return states
