@@ -202,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--patients", type=int, default=20, help="(%(default)s)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--together", type=int, default=5, help="PINNs (%(default)s)")
+    parser.add_argument("--together", type=int, default=4, help="PINNs (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/neural_glioma"))
     parser.add_argument("--only-report", action="store_true")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)

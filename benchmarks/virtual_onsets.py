@@ -7,6 +7,7 @@ Contours are drawn by a reader whose log odds of density err smoothly from place
 import itertools
 from dataclasses import dataclass
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +16,20 @@ from jaxtyping import Bool, Float
 import mrphys as mr
 from oncology.growth import ReactionDiffusion
 from oncology.observe import ENHANCING_THRESHOLD, FLAIR_THRESHOLD
-from oncology.onset import DIFFUSIVITY, GROWTH_RATE, READER_WIDTH, Onset, log_odds, onset, seed
+from oncology.onset import (
+    AGE_STEPS,
+    DIFFUSIVITY,
+    GAP_STEPS,
+    GROWTH_RATE,
+    READER_WIDTH,
+    Onset,
+    log_odds,
+    onset,
+    seed,
+)
 from oncology.priors import LogNormal
+from oncology.radial import radius_mm
 from oncology.smoothing import SmoothField
-from oncology.timeline import integrate, steps_between
-from oncology.treatment import plan
 
 PRIORS = {
     DIFFUSIVITY: LogNormal(0.15, 0.5, "mm^2/day"),
@@ -34,6 +44,8 @@ VOLUME_ML = (4.0, 60.0)
 READER_CORRELATION_MM = 2.0
 THRESHOLDS = (FLAIR_THRESHOLD, ENHANCING_THRESHOLD)
 CORE_ML = 0.3
+FINER, FINE_STAGES = 3, 7
+"""Steps of the truth to one of a method's, and their stages."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +60,6 @@ class VirtualOnset:
     @property
     def radii_mm(self) -> np.ndarray:
         """Of the contours of each visit."""
-        from oncology.radial import radius_mm
-
         spacing = self.problem.spacing_mm
         return np.array([[radius_mm(m, spacing) for m in v.values()] for v in self.masks])
 
@@ -114,16 +124,18 @@ def _grown(
         grey_matter=jnp.asarray(grey, float),
     )
     share = jnp.asarray(model.relative_diffusivity())
+    fine = Onset(share, (), jnp.zeros(0), jnp.zeros(3), PRIORS, model.spacing_mm, FINE_STAGES)
+    exact = {name: jnp.asarray(v, float) for name, v in p.items()}
     u = seed(jnp.asarray(site, float), share, model.spacing_mm)
     states = []
     days = (-p["age_day"], *DAYS, FORECAST_DAY)
     for a, b in itertools.pairwise(days):
-        steps = steps_between(
-            model, plan(()), float(a), float(b),
-            largest_diffusivity_mm2_per_day=float(p[DIFFUSIVITY]),
-            largest_growth_rate_per_day=float(p[GROWTH_RATE]), tolerance=2.5e-4,
-        )  # fmt: skip
-        rates = {name: jnp.asarray(p[name], float) for name in (DIFFUSIVITY, GROWTH_RATE)}
-        u = integrate(model, plan(()), rates, u, steps)
+        steps = FINER * (AGE_STEPS if a < 0 else GAP_STEPS)
+        u = _later(fine, exact, u, jnp.asarray(b - a, float), steps)
         states.append(_blocks(np.asarray(u)))
     return states
+
+
+@eqx.filter_jit
+def _later(fine: Onset, p: dict, u: jax.Array, days: jax.Array, steps: int) -> jax.Array:
+    return fine.grown(p, u, days, steps)

@@ -90,7 +90,8 @@ def contours(
     with fewer voxels around."""
     stride = [max(1, round(apart_mm / h)) for h in spacing_mm]
     lattice = np.zeros(habitable.shape, bool)
-    lattice[tuple(slice(step // 2, None, step) for step in stride)] = True
+    pairs = zip(stride, habitable.shape, strict=True)
+    lattice[tuple(slice(min(step, n) // 2, None, step) for step, n in pairs)] = True
     places = np.flatnonzero(lattice & habitable)
     if places.size < readings:
         found = f"{places.size} voxels {apart_mm:g} mm apart in habitable tissue"
@@ -207,9 +208,10 @@ def onset(
     masks: Sequence[Mapping[float, Bool[np.ndarray, "x y z"]]],
     days: Sequence[float],
     priors: Mapping[str, LogNormal],
-    **drawn: float,
+    readings: int = 1500,
+    apart_mm: float = 4.0,
 ) -> Onset:
-    """The inverse problem of visits with masks by threshold; options are those of `contours`.
+    """The inverse problem of visits with masks by threshold, read as by `contours`.
 
     Raises InputError for days that do not rise from one visit to the next, priors of other
     parameters, or a mask that is empty.
@@ -223,7 +225,7 @@ def onset(
     if problems:
         raise InputError(*problems)
     habitable = np.asarray(relative_diffusivity) > 0
-    visits = tuple(contours(each, habitable, spacing_mm, **drawn) for each in masks)  # pyright: ignore[reportArgumentType]
+    visits = tuple(contours(m, habitable, spacing_mm, readings, apart_mm) for m in masks)
     widest = np.logical_or.reduce([np.asarray(m) for m in masks[0].values()])
     centre = np.argwhere(widest).mean(0) * spacing_mm
     ordered = {name: priors[name] for name in NAMES}

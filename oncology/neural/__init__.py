@@ -5,7 +5,7 @@ pinn            a network obeys the equation, many patients in one program
 binn            the growth law left open, learned through the stepper
 front           log odds of density as a departure from linear growth; tissue as a diffuse domain
 
-All begin with the ball of the same radii (`oncology.radial`) and answer with `oncology.onset.Inferred`.
+All begin with the ball of the same radii (`oncology.radial`) and answer with `onset.Inferred`.
 """
 
 from oncology.neural.binn import Crowding, grown, learn_growth

@@ -10,6 +10,7 @@ Rackauckas et al. 2020, arXiv:2001.04385; Lagergren et al. 2020, doi:10.1371/jou
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -249,7 +250,7 @@ def _factory(kind: type[Term], prior: LogNormal, start: float) -> Callable[..., 
 
 
 def _explained(
-    binn: BINN, problem: Onset, params: dict[str, nnx.State]
+    binn: BINN, problem: Onset, params: dict[str, Any]
 ) -> tuple[Array, Array, tuple[Array, ...]]:
     """z, its covariance by the expected information of contours and priors, and the states."""
     faces = transport.face_conductance(problem.relative_diffusivity, problem.spacing_mm)
