@@ -9,7 +9,7 @@ bootstrap intervals over lesions. Rows:
 carried   the last fitting reading stays
 six laws  each lesion fitted alone by least squares, a weak prior on its rates: with y the log of
           volume over its first, dy/dt = a | a - b e^y | a e^{-y/3} - b | a e^{-λy} - b | a - b y |
-          e^{-λy} (a - b y)  (the six of the source's paper)
+          e^{-λy} (a - b y), b >= 0 where it brakes  (the six of the source's paper)
 learned   `learn.BINN`: dd/dt = (G(d) + T(t) + M(s)) d of the diameter d, t since the first reading,
           s the lesion's own past slope; three networks learned from every step between two fitting
           readings of all lesions, solved by diffrax; a forecast starts from the last fitting one
@@ -36,6 +36,7 @@ from rich.table import Table
 import learn
 from learn.binn import Discovered, Learned, ordinary
 from learn.binn.search import least_squares
+from learn.binn.solve import Terms
 
 HELD_OUT, LEAST_READINGS, RESAMPLES = 2, 6, 10_000
 MM3_PER_VOLUME, SHAPE = 6_163_200.0, 0.52
@@ -47,11 +48,13 @@ SLOPE_SHRUNK_WEEKS = 12.0
 Law = Callable[[Array, Array], Array]
 LAWS: dict[str, Law] = {
     "exponential": lambda y, p: p[1] + 0 * y,
-    "logistic": lambda y, p: p[1] - p[2] * jnp.exp(y),
+    "logistic": lambda y, p: p[1] - jnp.abs(p[2]) * jnp.exp(y),
     "classical Bertalanffy": lambda y, p: p[1] * jnp.exp(-y / 3) - p[2],
     "general Bertalanffy": lambda y, p: p[1] * jnp.exp(-jax.nn.sigmoid(p[3]) * y) - p[2],
-    "Gompertz": lambda y, p: p[1] - p[2] * y,
-    "general Gompertz": lambda y, p: jnp.exp(-jax.nn.sigmoid(p[3]) * y) * (p[1] - p[2] * y),
+    "Gompertz": lambda y, p: p[1] - jnp.abs(p[2]) * y,
+    "general Gompertz": lambda y, p: (
+        jnp.exp(-jax.nn.sigmoid(p[3]) * y) * (p[1] - jnp.abs(p[2]) * y)
+    ),
 }
 STEPS, MOST_LOG = 24, 6.0
 
@@ -141,7 +144,7 @@ def equation(table: np.ndarray) -> Callable[..., Array]:
     """The `solve` of steps that all take from 0 to 1."""
     since, length, slope = (jnp.asarray(column) for column in table.T[:3])
 
-    def rate(d: Array, share: Array, terms: dict) -> Array:
+    def rate(d: Array, share: Array, terms: Terms) -> Array:
         inside = jnp.clip(d, LEAST_MM, MOST_MM)
         per_week = terms["G"](inside) + terms["T"](since + share * length) + terms["M"](slope)
         return length * per_week * inside

@@ -111,9 +111,11 @@ def case_of(patient: Patient) -> Case:
     smooth = ndimage.gaussian_filter(share, [COARSER / 2, COARSER / 2, 0])
     field = np.where(sampled((share > 0).astype(float)) > 0.5, sampled(smooth), 0.0)
     field = np.where(drawn[0] & (field == 0), 1.0, field)
-    labels, _ = ndimage.label(field > 0)
+    labels = np.empty(field.shape, np.int32)
+    ndimage.label(field > 0, output=labels)
     field = np.where(np.isin(labels, np.unique(labels[drawn[0]])), field, 0.0)
-    grid = tuple(float(v) for v in step * spacing)
+    x, y, z = (step * spacing).tolist()
+    grid = (x, y, z)
     problem = onset(
         field, grid, [{ENHANCING_THRESHOLD: drawn[0]}], (0.0,), PRIORS, readings=800, apart_mm=5.0
     )

@@ -3,8 +3,8 @@
     python benchmarks/neural_glioma.py [--patients 20] [--methods stepper discrete binn pinn]
     python benchmarks/neural_glioma.py --only-report
 
-Virtual patients (`virtual_onsets.py`): MNI anatomy, truth at 1 mm, two scans 45 days apart at 2 mm
-of which the contours of enhancement and oedema are drawn, the priors those they were drawn from.
+Virtual patients (`oncology.virtual_onsets`): MNI anatomy, truth at 1 mm, two scans 45 days apart
+at 2 mm of which the contours of enhancement and oedema are drawn, the priors those of the draw.
 All methods get the same contours, priors and start (the ball of the same radii). Rows:
 
 error      |estimate - truth| / truth of D and k, median; of the site in mm
@@ -35,12 +35,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.virtual_onsets import DAYS, FORECAST_DAY, PRIORS, VirtualOnset, drawn
 from mrphys.io.output import prepare_output_folder, write_text
 from oncology.neural import binn, discrete_loss, pinn
 from oncology.onset import DIFFUSIVITY, GROWTH_RATE, NAMES, SITE_SD_MM, Inferred, most_probable
 from oncology.radial import scales
 from oncology.scores import concordance, dice
+from oncology.virtual_onsets import DAYS, FORECAST_DAY, PRIORS, VirtualOnset, drawn
 
 METHODS = ("stepper", "discrete", "binn", "pinn")
 INVISIBLE, NOTHING = 0.01, 1e-3

@@ -64,8 +64,8 @@ def classify(
     disc = _disc(radius)
     for k in range(image.shape[2]):
         core[..., k] = ndimage.binary_opening(inside[..., k], disc)
-    labels, count = ndimage.label(core)
-    if not count:
+    labels = np.empty(core.shape, np.int32)
+    if not ndimage.label(core, output=labels):
         raise InputError(Problem("tissue.classify", "no connected parenchyma", "a head"))
     sizes = np.bincount(labels.ravel())[1:]
     brain = labels == 1 + int(sizes.argmax())
@@ -74,9 +74,10 @@ def classify(
         closed = ndimage.binary_closing(around, disc, iterations=2)[16:-16, 16:-16]
         brain[..., k] = ndimage.binary_fill_holes(closed)
     brain |= tumor
-    smooth = ndimage.gaussian_filter(image, [1.0 / h for h in spacing_mm[:2]] + [0.0])
+    smooth = np.asarray(ndimage.gaussian_filter(image, [1.0 / h for h in spacing_mm[:2]] + [0.0]))
     fluid = brain & (smooth < DARK * usual) & ~tumor
-    even = brain & ~fluid & ~ndimage.binary_dilation(tumor, iterations=3) & inside
+    near = np.asarray(ndimage.binary_dilation(tumor, iterations=3), bool)
+    even = brain & ~fluid & ~near & inside
     weight = ndimage.gaussian_filter(even.astype(float), [SHADING_MM / h for h in spacing_mm])
     shade = ndimage.gaussian_filter(image * even, [SHADING_MM / h for h in spacing_mm])
     flat = smooth / np.maximum(shade / np.maximum(weight, 1e-3), 0.1 * usual)

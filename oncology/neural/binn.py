@@ -10,6 +10,7 @@ Rackauckas et al. 2020, arXiv:2001.04385; Lagergren et al. 2020, doi:10.1371/jou
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -245,8 +246,8 @@ def learn_growth(
     return Opened(Inferred(problem, z, covariance, states), found)
 
 
-def _factory(kind: type[Term], prior: LogNormal, start: float) -> Callable[..., Term]:
-    return lambda rngs: kind(prior, start, rngs=rngs)
+def _factory(kind: Callable[..., Term], prior: LogNormal, start: float) -> Callable[..., Term]:
+    return partial(kind, prior, start)
 
 
 def _explained(

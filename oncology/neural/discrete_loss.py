@@ -16,7 +16,8 @@ The idea: Balcerak et al. 2025, doi:10.1038/s41467-025-60366-4 (GliODIL; Adam on
 Karnakov, Litvinov, Koumoutsakos 2024, doi:10.1093/pnasnexus/pgae005 (ODIL).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -159,7 +160,7 @@ def least_discrete_loss(
     loss = _Loss(problem, model_error)
     begin = Unknowns(loss.integrated(start), start)
 
-    def direction(here: Unknowns, scale: Array) -> tuple[Unknowns, tuple]:
+    def direction(here: Unknowns, scale: Array) -> tuple[Unknowns, tuple[Callable, Array]]:
         r, slope = loss.data(here.field)
         e = loss.errors(here, scale)
         still = loss.sweep(here, scale, -e, jnp.zeros_like(here.z))
@@ -175,7 +176,8 @@ def least_discrete_loss(
 
         pull = back(r + slope * loss.readings(still))
         right = -pull[0], -pull[1] - here.z
-        (errors, dz), _ = cg(normal, right, maxiter=inner, tol=1e-3)
+        found: Any = cg(normal, right, maxiter=inner, tol=1e-3)[0]
+        errors, dz = found
         return Unknowns(still + loss.sweep(here, scale, errors, dz), dz), (normal, e)
 
     def improve(here: Unknowns, _: None) -> tuple[Unknowns, Array]:
@@ -205,7 +207,8 @@ def least_discrete_loss(
     _, (normal, e) = direction(end, scale)
 
     def column(unit: Array) -> Array:
-        return cg(normal, (jnp.zeros_like(e), unit), maxiter=inner, tol=1e-3)[0][1]
+        found: Any = cg(normal, (jnp.zeros_like(e), unit), maxiter=inner, tol=1e-3)[0]
+        return found[1]
 
     covariance = jax.lax.map(column, jnp.eye(start.size, dtype=start.dtype))
     covariance = (covariance + covariance.T) / 2

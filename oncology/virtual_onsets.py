@@ -69,12 +69,14 @@ def _blocks(field: np.ndarray) -> np.ndarray:
     return field.reshape(x, 2, y, 2, z, 2).mean(axis=(1, 3, 5))
 
 
-def drawn(number: int, visits: int = 2) -> VirtualOnset:
-    """Patient `number` of the cohort, seen on the first `visits` of `DAYS`."""
+def drawn(number: int, visits: int = 2, scanner_mm: float = 2.0) -> VirtualOnset:
+    """Patient `number` of the cohort, seen on the first `visits` of `DAYS`; the truth lives on
+    half the scanner's spacing."""
     rng = np.random.default_rng([2025, number])
-    fine = mr.phantom.brain(1.0)
+    fine_mm = scanner_mm / 2
+    fine = mr.phantom.brain(fine_mm)
     white, grey = np.asarray(fine.white_matter.data), np.asarray(fine.grey_matter.data)
-    n = int(SIZE_MM)
+    n = round(SIZE_MM / fine_mm)
     inside = np.zeros(white.shape, bool)
     inside[tuple(slice(n // 2, size - n // 2) for size in white.shape)] = True
     places = np.argwhere((white > 0.9) & inside)
@@ -83,21 +85,17 @@ def drawn(number: int, visits: int = 2) -> VirtualOnset:
         site = places[rng.integers(len(places))]
         start = 2 * ((site - n // 2) // 2)
         box = tuple(slice(a, a + n) for a in start)
-        made = _grown(white[box], grey[box], site - start, p)
-        whole, core = ((made[0] > c).sum() * 8e-3 for c in THRESHOLDS)
-        reach = np.pad(np.zeros([m - 2 for m in made[-1].shape]), 1, constant_values=1)
-        spilt = (made[-1] * reach).max() > 0.05
+        made = _grown(white[box], grey[box], site - start, p, fine_mm)
+        whole, core = ((made[0] > c).sum() * scanner_mm**3 / 1000 for c in THRESHOLDS)
+        shell = np.pad(np.zeros([m - 2 for m in made[-1].shape]), 1, constant_values=1)
+        spilt = (made[-1] * shell).max() > 0.05
         if VOLUME_ML[0] < whole < VOLUME_ML[1] and core > CORE_ML and not spilt:
             break
     coarse = [_blocks(np.asarray(m[box])) for m in (white, grey)]
-    model = ReactionDiffusion(
-        habitable=jnp.asarray(coarse[0] + coarse[1] > 0.25),
-        white_matter=jnp.asarray(coarse[0], float),
-        grey_matter=jnp.asarray(coarse[1], float),
-        spacing_mm=(2.0, 2.0, 2.0),
-    )
+    spacing = (scanner_mm, scanner_mm, scanner_mm)
+    model = _tissue(coarse[0], coarse[1], spacing)
     share = np.asarray(model.relative_diffusivity())
-    field = SmoothField(share.shape, model.spacing_mm, READER_CORRELATION_MM)
+    field = SmoothField(share.shape, spacing, READER_CORRELATION_MM)
     doubt = READER_WIDTH * np.pi / np.sqrt(3)
     masks = []
     for i, u in enumerate(made[:visits]):
@@ -108,25 +106,32 @@ def drawn(number: int, visits: int = 2) -> VirtualOnset:
             error = doubt * np.asarray(field(jax.random.normal(key, u.shape, float)))
             each[c] = (odds + error > float(log_odds(jnp.asarray(c, float)))) & (share > 0)
         masks.append(each)
-    spacing = (2.0, 2.0, 2.0)
     problem = onset(share, spacing, masks, DAYS[:visits], PRIORS, readings=700)
-    truth = {k: np.asarray(v) for k, v in p.items()} | {"site_mm": site - start - 0.5}
+    truth = {k: np.asarray(v) for k, v in p.items()}
+    truth["site_mm"] = (site - start) * fine_mm - fine_mm / 2
     return VirtualOnset(problem, tuple(masks), truth, tuple(made))
 
 
-def _grown(
-    white: np.ndarray, grey: np.ndarray, site: np.ndarray, p: dict[str, float]
-) -> list[np.ndarray]:
-    """States at 1 mm on every day, as means over the scanner's voxels."""
-    model = ReactionDiffusion(
+def _tissue(
+    white: np.ndarray, grey: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> ReactionDiffusion:
+    return ReactionDiffusion(
         habitable=jnp.asarray(white + grey > 0.25),
         white_matter=jnp.asarray(white, float),
         grey_matter=jnp.asarray(grey, float),
+        spacing_mm=spacing_mm,
     )
-    share = jnp.asarray(model.relative_diffusivity())
-    fine = Onset(share, (), jnp.zeros(0), jnp.zeros(3), PRIORS, model.spacing_mm, FINE_STAGES)
+
+
+def _grown(
+    white: np.ndarray, grey: np.ndarray, site: np.ndarray, p: dict[str, float], fine_mm: float
+) -> list[np.ndarray]:
+    """States of the truth on every day, as means over the scanner's voxels."""
+    model = _tissue(white, grey, (fine_mm, fine_mm, fine_mm))
+    share, spacing = jnp.asarray(model.relative_diffusivity()), model.spacing_mm
+    fine = Onset(share, (), jnp.zeros(0), jnp.zeros(3), PRIORS, spacing, FINE_STAGES)
     exact = {name: jnp.asarray(v, float) for name, v in p.items()}
-    u = seed(jnp.asarray(site, float), share, model.spacing_mm)
+    u = seed(jnp.asarray(site * fine_mm, float), share, spacing)
     states = []
     days = (-p["age_day"], *DAYS, FORECAST_DAY)
     for a, b in itertools.pairwise(days):
