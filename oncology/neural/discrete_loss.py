@@ -104,7 +104,7 @@ class _Loss(eqx.Module):
     def scale(self, unknowns: Unknowns) -> Array:
         """s: of every step and voxel, by the model's own field at z, which is never rough."""
         root = jnp.sqrt(self.days(unknowns.z))[:, None, None, None]
-        return self.model_error * root * amplitude(self.integrated(unknowns.z))
+        return self.model_error * root * jax.vmap(amplitude)(self.integrated(unknowns.z))
 
     def data(self, field: Array) -> tuple[Array, Array]:
         """The contours' residuals, and their slopes in the density of each voxel."""

@@ -9,7 +9,8 @@ u grows as in
 
 .. math:: u = A\,m^{-3/2}\,e^{k\tau - r^2 / (s^2 m)}, \quad m = 1 + 4 D \tau / s^2
 
-τ the age, exact in even tissue without crowding: networks learn what is left of v.
+τ the age, exact in even tissue without crowding; that of the seed, -log(1 - u), is added and fades
+as the seed spreads, so that v begins exactly. Networks learn what is left.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,9 @@ from oncology.onset import SEED_DENSITY, SEED_RADIUS_MM
 
 
 class Front(Field):
-    """v = log A + k τ - 3/2 log m - r² / (s² m) + `unit` net(t, x), of four inputs from -1 to 1.
+    """v of linear growth from a crowded seed, and `unit` net(t, x), of four inputs from -1 to 1:
+
+        log A + k τ - 3/2 log m - r² / (s² m) - e^{1 - m} log(1 - A e^{-r² / s²})
 
     numbers   days that t covers, k and D of linear growth, mm that x covers on either side; they
               do not learn
@@ -60,7 +63,20 @@ class Front(Field):
         v[()] = v[()] + jnp.log(SEED_DENSITY)
         v = taylor.add(v, log, -1.5)
         v = taylor.add(v, taylor.product(square, thin, indices), -1 / SEED_RADIUS_MM**2)
+        dense = {i: -term / SEED_RADIUS_MM**2 for i, term in square.items()}
+        dense[()] = dense[()] + jnp.log(SEED_DENSITY)
+        crowded = taylor.elementwise(taylor.derivatives_of(_crowded), dense, indices)
+        fade = taylor.elementwise(taylor.derivatives_of(_fading), wide, indices)
+        v = taylor.add(v, taylor.product(crowded, fade, indices))
         return taylor.add(v, self.inner.series(x, indices), self.unit)
+
+
+def _crowded(log_density: Array) -> Array:
+    return -jnp.log(-jnp.expm1(log_density))
+
+
+def _fading(wide: Array) -> Array:
+    return jnp.exp(1 - wide)
 
 
 class Surroundings(nnx.Module):

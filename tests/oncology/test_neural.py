@@ -48,11 +48,14 @@ def test_a_front_without_network_is_linear_growth_and_knows_its_derivatives():
     for i in range(1, 4):
         np.testing.assert_allclose(made[(i, i)][0], bend[i, i], rtol=1e-9)
     front.unit = 0.0
-    alone = front.series(taylor.inputs(x, EQUATION), EQUATION)
-    v_t = alone[(0,)][0] * 2 / 80
-    square = sum(alone[(i,)][0] ** 2 for i in (1, 2, 3)) / 25**2
-    laplacian = sum(alone[(i, i)][0] for i in (1, 2, 3)) / 25**2
-    np.testing.assert_allclose(v_t, 0.2 * (laplacian + square) + 0.05, rtol=1e-9)
+    begin = x.at[0].set(-1.0)
+    square = float(jnp.sum((25 * x[1:]) ** 2))
+    u = 0.9 * np.exp(-square / 16)
+    np.testing.assert_allclose(front(begin)[0], np.log(u / (1 - u)), rtol=1e-9)
+    late = front.series(taylor.inputs(x.at[0].set(1.0), EQUATION), EQUATION)
+    slope = sum(late[(i,)][0] ** 2 for i in (1, 2, 3)) / 25**2
+    bend = sum(late[(i, i)][0] for i in (1, 2, 3)) / 25**2
+    np.testing.assert_allclose(late[(0,)][0] * 2 / 80, 0.2 * (bend + slope) + 0.05, rtol=1e-4)
 
 
 def around(span=50.0):
@@ -101,9 +104,9 @@ def test_discrete_loss_without_model_error_is_the_stepper_and_with_it_fits_close
     stepper = most_probable(small, jnp.zeros(6))
     tight = least_discrete_loss(small, stepper.z, model_error=1e-5, iterations=2, inner=30)
     np.testing.assert_allclose(tight.inferred.z[:5], stepper.z[:5], atol=0.02)
-    np.testing.assert_allclose(
-        tight.inferred.covariance[:5, :5], stepper.covariance[:5, :5], rtol=0.1, atol=0.02
-    )
+    slope = eqx.filter_jit(lambda q, z: jax.jacfwd(q.misfit)(z))(small, stepper.z)
+    expected = jnp.linalg.inv(slope.T @ slope + jnp.eye(6))
+    np.testing.assert_allclose(tight.inferred.covariance, expected, rtol=0.1, atol=2e-3)
     np.testing.assert_allclose(tight.inferred.states[1], stepper.states[1], atol=5e-3)
     loose = least_discrete_loss(small, stepper.z, model_error=1e-2, iterations=2, inner=30)
     assert float(loose.loss[-1]) < float(tight.loss[-1])
@@ -176,6 +179,7 @@ def test_growth_with_a_diffusivity_of_density_has_the_gradient_of_its_difference
     check_gradient(jax.jit(end), jnp.array([0.1, 0.2]), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_two_patients_are_inverted_together_and_go_on_from_checkpoints(small, tmp_path):
     radii = np.array([[14.0, 9.0], [20.0, 15.0]])
     few = {
