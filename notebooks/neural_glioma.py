@@ -135,7 +135,7 @@ for axis, u, at in zip(axes, shown, days, strict=True):
         for mask in patient.masks[1].values():
             axis.contour(mask[:, :, slice_at].T, [0.5], colors="white", linewidths=0.8)
     axis.set(title=f"day {at:.0f}: 1 % density", xticks=[], yticks=[])
-axes[0].legend(frameon=False, loc="lower left", labelcolor="white")
+axes[0].legend(loc="lower left", framealpha=0.9)
 show(figure, "contours")
 
 # %% [markdown]
