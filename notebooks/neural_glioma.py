@@ -96,10 +96,17 @@ if not SMALL:
     opened = neural.learn_growth(problem, ball.z, key=key)
     keep("BINN", opened.inferred, opened.after, began)
 began = perf_counter()
-few = {"width": 4, "depth": 1, "points": 40} if SMALL else {}
+width, depth, points = (4, 1, 40) if SMALL else (32, 3, 2000)
 stages = ((Adam(steps=5),),) * 2 if SMALL else (FIRST, THEN)
 (net,) = neural.invert(
-    [problem], [patient.radii_mm], first=stages[0], then=stages[1], key=key, **few
+    [problem],
+    [patient.radii_mm],
+    width=width,
+    depth=depth,
+    points=points,
+    first=stages[0],
+    then=stages[1],
+    key=key,
 )
 keep("PINN", net, net.after, began)
 truth = {name: float(patient.truth[name]) for name in NAMES}

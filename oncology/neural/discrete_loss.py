@@ -182,8 +182,8 @@ def least_discrete_loss(
 
     def improve(here: Unknowns, _: None) -> tuple[Unknowns, Array]:
         scale = loss.scale(here)
-        change, _ = direction(here, scale)
-        now, _ = loss.value(here, scale)
+        change = direction(here, scale)[0]
+        now = loss.value(here, scale)[0]
 
         def moved(share: Array) -> Unknowns:
             field = jnp.clip(here.field + share * change.field, 0.0, 1.0)

@@ -62,6 +62,7 @@ def test_brain_fluid_and_white_matter_of_a_made_head():
     assert found.fluid[38:42, 38:42].mean() > 0.9
     assert found.d_prime > 2
     inside = brain & (radius > 8) & ~tumor
+    assert found.white_matter is not None
     right = (found.white_matter > 0.5) == white
     assert right[inside].mean() > 0.85
     share = found.relative_diffusivity()

@@ -1,6 +1,7 @@
 """Discrete loss, PINN and BINN of a tumour: against closed forms, limits, the stepper."""
 
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -78,7 +79,7 @@ def test_surroundings_are_the_tables_at_voxels_and_linear_between():
 
 def test_the_equation_in_log_odds_is_that_of_the_exact_wave():
     frame = Frame(40.0, PRIORS)
-    p = dict.fromkeys((*NAMES, "site_x", "site_y", "site_z"), jnp.zeros(()))
+    p: dict[str, Any] = {name: jnp.zeros(()) for name in (*NAMES, "site_x", "site_y", "site_z")}
     p["surroundings"] = around()
     d, k = PRIORS[DIFFUSIVITY].median, PRIORS[GROWTH_RATE].median
     length, speed = np.sqrt(6 * d / k), 5 * np.sqrt(d * k / 6)
@@ -94,7 +95,7 @@ def test_the_equation_in_log_odds_is_that_of_the_exact_wave():
     for i in (1, 2, 3):
         series |= {(i,): slope[i : i + 1], (i, i): bend[i, i][None]}
     names = ("t", "x", "y", "z")
-    at = dict(zip(names, x, strict=True))
+    at: dict[str, Any] = dict(zip(names, x, strict=True))
     assert abs(float(frame.equation(Local(names, series, 1), at, p))) < 1e-9
     series[(0,)] = series[(0,)] + 0.01
     assert abs(float(frame.equation(Local(names, series, 1), at, p))) > 1e-3
