@@ -105,7 +105,7 @@ class PINN:
 
         points    drawn inside by Sobol's sequence
         members   trainings in one program, of networks drawn apart; of data apart where
-                  `data.value` has a row for each
+                  `data.value`, or what is in `data.at`, has a row for each
         start     a solution of before to go on from, of the same problem; of one member for all
         folder    of checkpoints, written every `EVERY` steps: what is there is continued
         progress  progress(stage, step, of, loss)
@@ -118,7 +118,7 @@ class PINN:
         # LAPACK's own threads and XLA's would wait for one another, tenfold.
         with self.precision(), threadpool_limits(1, "blas"):
             system = System(self, data, points, jnp.result_type(float))
-            own = _own(data, members, system.dtype)
+            own = _own(system, members)
             made = partial(_drawn, key=key) if start is None else partial(_again, start=start)
             params, rest = made(system, members=members)
             losses: dict[str, np.ndarray] = {}
@@ -132,8 +132,9 @@ class PINN:
             return Solution(system, params, rest, own, losses, members)
 
 
-def _own(data: Data | None, members: int, dtype: Any) -> dict[str, Array]:
-    """Readings of each member."""
+def _own(system: System, members: int) -> dict[str, Array]:
+    """Readings of each member, and their points where each has its own."""
+    data = system.data
     if data is None:
         return {}
     value, sd = np.asarray(data.value, float), np.asarray(data.sd, float)
@@ -145,10 +146,20 @@ def _own(data: Data | None, members: int, dtype: Any) -> dict[str, Array]:
         problems.append(Problem("PINN: data", "values that are not finite", "finite ones"))
     if not (np.isfinite(sd) & (sd > 0)).all():
         problems.append(Problem("PINN: data", "sds that are not positive", "positive ones"))
+    rows = {name: np.shape(v) for name, v in data.at.items() if np.ndim(v) == 2}
+    for name, shape in rows.items():
+        if shape[0] != members or members == 1:
+            expected = "a list" if members == 1 else f"({members}, readings)"
+            problems.append(Problem(f"PINN: data, {name}", f"shape {shape}", expected))
     if problems:
         raise InputError(*problems)
     each = np.broadcast_to(value, (members, value.shape[-1])) if members > 1 else value.ravel()
-    return {"_value": jnp.asarray(each, dtype)}
+    own = {"_value": jnp.asarray(each, system.dtype)}
+    if rows:
+        places = [system.data_rows(member) for member in range(members)]
+        kept = {"_x", *rows} - set(system.names)
+        own |= {name: jnp.stack([each[name] for each in places]) for name in kept}
+    return own
 
 
 def _drawn(system: System, members: int, key: PRNGKeyArray) -> tuple[Any, Rest]:

@@ -169,16 +169,24 @@ class System:
             at = rows(f"PINN: condition {name}", problem.inputs, condition.at, self.dtype)
             made[name] = term(name, condition.residual, at)
         if self.data is not None:
-            beside = {"_value": np.atleast_2d(self.data.value)[0], "_sd": self.data.sd}
-            at = rows("PINN: data", problem.inputs, {**self.data.at, **beside}, self.dtype)
-            if problem.region is not None:
-                out = ~problem.region.inside({n: np.asarray(self.data.at[n]) for n in self.names})
-                if out.any():
-                    cause = "another origin or unit"
-                    found = f"{out.sum()} points outside the region"
-                    raise InputError(Problem("PINN: data", found, "inside", cause))
+            at = self.data_rows(0)
             made["data"] = term("data", self.data.residual, at)
         return made
+
+    def data_rows(self, member: int) -> Rows:
+        """Points of a member's readings. Raises InputError where one is outside."""
+        data, problem = self.data, self.problem
+        assert data is not None
+        places = data.places(member)
+        beside = {"_value": np.atleast_2d(data.value)[0], "_sd": data.sd}
+        at = rows("PINN: data", problem.inputs, {**places, **beside}, self.dtype)
+        if problem.region is not None:
+            out = ~problem.region.inside({n: places[n] for n in self.names})
+            if out.any():
+                cause = "another origin or unit"
+                found = f"{out.sum()} points outside the region"
+                raise InputError(Problem("PINN: data", found, "inside", cause))
+        return at
 
     def _pool(self) -> Float[Array, "candidates inputs"]:
         """Sobol points inside, the first `count` of them even."""

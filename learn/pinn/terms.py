@@ -102,7 +102,7 @@ class Data:
     """Readings at points, with the standard deviation of their noise.
 
     observe(u, at, p) is what a reading would be without noise: u itself unless given. Where a
-    training has several members, `value` may have one row for each.
+    training has several members, `value` may have one row for each, and so may what is in `at`.
     """
 
     at: Points
@@ -114,6 +114,11 @@ class Data:
     def readings(self) -> int:
         """How many a member has."""
         return int(np.shape(self.value)[-1])
+
+    def places(self, member: int) -> dict[str, np.ndarray]:
+        """Points of one member."""
+        given = {name: np.asarray(v, float) for name, v in self.at.items()}
+        return {name: v[member] if v.ndim == 2 else v for name, v in given.items()}
 
     def residual(self, u: Local, at: At, p: Mapping[str, Any]) -> Array:
         """(û - y) / sd of a reading."""

@@ -126,10 +126,13 @@ def test_posterior_of_a_rate_is_that_of_the_closed_form_for_each_member():
     y = np.exp(-0.7 * t) + sd * rng.normal(size=(2, 12))
     prior = (0.6, 0.05)
     problem = decay(p={"k": Parameter(0.5, (0.1, 2.0), prior)}, weights={"residual": 1e5})
+    own = Data({"t_day": np.stack([t, t[::-1]])}, np.stack([y[0], y[1, ::-1]]), sd)
     made = problem.fit(
-        Data({"t_day": t}, y, sd), points=50, members=2, key=jax.random.key(0),
+        own, points=50, members=2, key=jax.random.key(0),
         stages=[GaussNewton(steps=60, patience=0)],
     )  # fmt: skip
+    with pytest.raises(InputError, match="data, t_day"):
+        problem.fit(own, points=50, members=3, key=jax.random.key(0))
     k = np.full(2, 0.6)
     for _ in range(20):
         u = np.exp(-k[:, None] * t)
