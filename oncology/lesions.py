@@ -158,8 +158,7 @@ class LesionPopulation(eqx.Module):
     def forecast(
         self, given: Readings, days: Float[Array, "lesions n"], key: Array, draws: int = 2000
     ) -> Float[Array, "lesions n draws"]:
-        """Samples of the diameters that will be read on later days: whole mm; days as in
-        `given`."""
+        """Samples of the diameters on later days, mm, days as in `given`."""
         lesions, visits = days.shape
         keys = jax.random.split(key)
         log_weights = self.log_weights(given)[:, None]
@@ -174,8 +173,7 @@ class LesionPopulation(eqx.Module):
             spread = self.spread(until - since)
             x = x + self.log_growth(rate, since, until) + spread * odd[visit]
             x, since = jnp.minimum(x, most), until
-            size = jnp.maximum(jnp.exp(x) - self.offset_mm, 0.0)
-            drawn.append(ROUNDING_MM * jnp.round(size / ROUNDING_MM))
+            drawn.append(jnp.maximum(jnp.exp(x) - self.offset_mm, 0.0))
         return jnp.stack(drawn, axis=1)
 
 
