@@ -63,7 +63,7 @@ class Readings(eqx.Module):
         return tuple(jnp.take_along_axis(v, at, axis=1) for v in (self.day, self.diameter_mm))
 
 
-def readings(days: Sequence[np.ndarray], diameters_mm: Sequence[np.ndarray]) -> Readings:
+def readings(days: Sequence, diameters_mm: Sequence) -> Readings:
     """Records of any length as one table, days counted from each lesion's first reading.
 
     Raises InputError for records that differ in length, have fewer than two readings, go back in

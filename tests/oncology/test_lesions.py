@@ -26,7 +26,7 @@ def drawn(lesions: int, seed: int = 0):
     size[:, 0] = rng.integers(10, 60, lesions)
     rate = TRUTH[0] + TRUTH[1] * rng.normal(size=lesions)
     for i in range(1, day.size):
-        mean = np.asarray(p.log_growth(jnp.asarray(rate), day[i - 1], day[i]))
+        mean = np.asarray(p.log_growth(jnp.asarray(rate), *jnp.asarray(day[i - 1 : i + 1])))
         x = np.log(size[:, i - 1] + 3.0) + mean
         x = x + float(p.spread(jnp.asarray(42.0))) * rng.standard_t(2, lesions)
         size[:, i] = np.clip(np.round(np.exp(x) - 3.0), 0, 900)
