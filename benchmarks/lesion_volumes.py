@@ -56,7 +56,7 @@ def read(path: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return weeks, volumes
 
 
-def foretold(given: Readings, days: np.ndarray, freedom: int, seed: int) -> np.ndarray:
+def foretold(given: Readings, days: jax.Array, freedom: int, seed: int) -> np.ndarray:
     """5, 50 and 95 % of the volumes on later days, (3, lesions, days)."""
     population = learn_lesions(given, freedom)
     drawn = population.forecast(given, days, jax.random.key(seed))

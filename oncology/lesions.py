@@ -60,7 +60,8 @@ class Readings(eqx.Module):
     def last(self, count: int) -> tuple[Float[Array, "lesions n"], Float[Array, "lesions n"]]:
         """Days and diameters of every lesion's last readings."""
         at = self.count[:, None] - count + jnp.arange(count)[None]
-        return tuple(jnp.take_along_axis(v, at, axis=1) for v in (self.day, self.diameter_mm))
+        day, size = (jnp.take_along_axis(v, at, axis=1) for v in (self.day, self.diameter_mm))
+        return day, size
 
 
 def readings(days: Sequence, diameters_mm: Sequence) -> Readings:
@@ -194,8 +195,10 @@ def t_cdf(x: Array, freedom: int) -> Array:
 def _population(h: Float[Array, " 7"], freedom: int) -> LesionPopulation:
     """From free coordinates: 0 is a population of slow growth, others some units from it."""
     scales = jnp.asarray([3e-3, 1e-2, 1e-2, 0.05, 0.01, 3.0], float)
-    positive = scales * jnp.exp(h[1:])
-    return LesionPopulation(1e-3 * h[0], *positive, freedom)
+    spread, response, resistance, reading, drift, offset = scales * jnp.exp(h[1:])
+    return LesionPopulation(
+        1e-3 * h[0], spread, response, resistance, reading, drift, offset, freedom
+    )
 
 
 @eqx.filter_jit
