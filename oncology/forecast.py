@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from oncology import observe
+from oncology.appearance import LabelledMask
 from oncology.calibration import Calibrated, largest, require_later, upper
 from oncology.inverse import Posterior, amplitude, assimilate
 from oncology.observe import CellularityMap, VisibleMask
@@ -64,7 +65,7 @@ def last_state(found: Posterior) -> Float[Array, "x y z"]:
     """The state at the last calibrated visit: prediction and map weighed against each other, or
     the state its mask implies."""
     last = found.inverse.observations[-1]
-    if isinstance(last, CellularityMap):
+    if found.states and isinstance(last, CellularityMap):
         return assimilate(found, found.states[-1], jnp.zeros_like(last.value))
     return last.state(physical(found.inverse.priors, found.z), jnp.zeros_like(last.error_sd))
 
@@ -73,7 +74,7 @@ def visible_density(found: Posterior) -> float:
     """Density at the edge of what was drawn at the last visit: the threshold of its image, or that
     which gives the last state the volume drawn."""
     last = found.inverse.observations[-1]
-    if isinstance(last, VisibleMask):
+    if isinstance(last, (VisibleMask, LabelledMask)):
         return last.threshold
     u = np.asarray(last_state(found))
     drawn = min(int(np.sum(np.asarray(last.mask))), u.size - 1)
@@ -82,14 +83,14 @@ def visible_density(found: Posterior) -> float:
 
 @eqx.filter_jit
 def _tumor_drawn(
-    found: Posterior, ahead: Steps, threshold: Array, corrections: int, key: Array
+    found: Posterior, ahead: Steps, threshold: Array, corrections: int, key: Array, side: Array
 ) -> tuple[Array, Array, tuple[dict[str, Array], ...]]:
     """One draw: its state at the end, the variance of a model error there, and its visible volume
     and total after each step."""
     inverse = found.inverse
     model, plan, last = inverse.model, inverse.plan, inverse.observations[-1]
     voxel = float(np.prod(model.spacing_mm))
-    draw = found.draw(key, corrections)
+    draw = found.draw(key, corrections, side)
     p = physical(inverse.priors, draw.z)
 
     def measure(u: Array) -> dict[str, Array]:
@@ -103,13 +104,13 @@ def _tumor_drawn(
     for leg in inverse.legs:
         u, along = course(model, plan, p, u, leg, measure)
         parts.append(along)
-    if isinstance(last, CellularityMap):
+    if inverse.legs and isinstance(last, CellularityMap):
         on_map = draw.white[draw.white.size - last.inside.size - last.outside.size :]
         units = on_map[: last.inside.size] * last.expected_sd.ravel()[last.inside]
         noise = jnp.zeros(u.size, u.dtype).at[last.inside].set(units)
         u = assimilate(found, u, noise.reshape(u.shape))
-    else:
-        u = last.state(p, draw.white[-1] * last.error_sd)
+    elif inverse.legs:
+        u = last.state(p, draw.white[-last.noise_share.size] * last.error_sd)
     u, along = course(model, plan, p, u, ahead, measure)
     parts.append(along)
     allowed = jnp.where(model.habitable, (found.model_error * amplitude(u)) ** 2, 0.0)
@@ -124,7 +125,7 @@ def forecast(
     draws: int = 48,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Forecast:
-    """Forecast one day after the last calibrated visit.
+    """Forecast one day after the last calibrated visit, draws of the posterior in mirrored pairs.
 
     `progress(done, of)` is called as draws finish. Raises InputError for a day that is not after
     the last calibrated visit.
@@ -151,9 +152,12 @@ def forecast(
     corrections = NEWTON_CORRECTIONS if nonlinear else 0
     mean = square = error = 0.0
     collected: list = []
-    for i, one in enumerate(jax.random.split(key, draws)):
-        level = jnp.asarray(threshold, found.z.dtype)
-        u, model_error, along = _tumor_drawn(found, ahead, level, corrections, one)
+    keys = jax.random.split(key, draws)
+    level, side = jnp.asarray(threshold, found.z.dtype), jnp.ones((), found.z.dtype)
+    for i in range(draws):
+        paired = i % 2 if found.samples is None else 0
+        one, mirrored = keys[i - paired], side * (1 - 2 * paired)
+        u, model_error, along = _tumor_drawn(found, ahead, level, corrections, one, mirrored)
         u = np.asarray(u)
         mean, square = mean + u / draws, square + u**2 / draws
         error = error + np.asarray(model_error) / draws
