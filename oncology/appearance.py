@@ -90,6 +90,11 @@ class LabelledMask(Observation):
         self.mask = self.whole.mask
 
     @property
+    def threshold(self) -> float:
+        """Density at the edge of the whole."""
+        return self.whole.threshold
+
+    @property
     def error_sd(self) -> Float[Array, ""]:
         return self.whole.error_sd
 

@@ -13,10 +13,14 @@ from jaxtyping import Array
 
 from mrphys.errors import InputError, Problem
 from mrphys.units import WATER_DIFFUSIVITY_37C_MM2_PER_S
+from mrphys.volume import Volume
 from oncology import observe
+from oncology.appearance import ENHANCING, NECROTIC, OEDEMA, LabelledMask
 from oncology.cohort import Patient, Visit
 from oncology.domain import Crop, crop_around, model_for, reach_mm
 from oncology.growth import GrowthMap, ReactionDiffusion
+from oncology.growth_laws import GrowthLaw
+from oncology.identifiability import identifiability
 from oncology.inverse import (
     LEAST_MODEL_ERROR,
     Inverse,
@@ -24,6 +28,7 @@ from oncology.inverse import (
     estimate,
     log_evidence,
     map_estimate,
+    newton_step,
     posterior,
 )
 from oncology.observe import CellularityMap, Observation, VisibleMask
@@ -37,6 +42,8 @@ if TYPE_CHECKING:
 STRUCTURED = 2.0
 MOST_LOCAL_COEFFICIENTS = 180
 LEAST_SD = 0.01
+MOST_STEP = 0.3
+"""Of a search that has ended: the step still proposed, in standard deviations of a parameter."""
 MOST_MARGIN_MM = 40.0
 """The grid is never wider around the tumour: parameters that reach farther are hardly known."""
 
@@ -112,7 +119,7 @@ def observation_of(
     threshold: float | None = None,
 ) -> Observation:
     """What one visit shows on the model's grid: its cellularity map, else that from its ADC, else
-    its mask as density above the threshold of the image it was drawn on."""
+    its labels, else its mask as density above the threshold of the image it was drawn on."""
     mask, spacing = crop.cut(visit.tumor), model.spacing_mm
     habitable = np.asarray(model.habitable)
     sd = None
@@ -124,6 +131,8 @@ def observation_of(
         value = np.asarray(observe.cellularity(adc, scale.adc_w_mm2_per_s, scale.adc_min_mm2_per_s))
         if visit.adc_sd_mm2_per_s is not None:
             sd = crop.cut(visit.adc_sd_mm2_per_s).astype(float) / span
+    elif threshold is None and visit.tumor_labels is not None and labelled(visit.tumor_labels):
+        return LabelledMask(crop.cut(visit.tumor_labels), habitable, spacing)
     else:
         return VisibleMask(mask, habitable, spacing, threshold or visible_threshold(visit))
     if sd is None:
@@ -136,6 +145,12 @@ def observation_of(
         habitable,
         spacing,
     )
+
+
+def labelled(drawn: Volume) -> bool:
+    """Whether oedema and a core were drawn apart."""
+    labels = set(np.unique(np.asarray(drawn.data)).tolist())
+    return OEDEMA in labels and bool(labels & {NECROTIC, ENHANCING})
 
 
 def visible_threshold(visit: Visit) -> float:
@@ -163,18 +178,22 @@ def calibrate(
     adc_min_mm2_per_s: float | None = None,
     threshold: float | None = None,
     tolerance: float = 1e-3,
+    law: GrowthLaw | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Calibrated:
     """Calibrate the model on the visits named, in order of day.
 
+    One visit is enough where `priors` are given, such as those of a cohort (`oncology.hierarchy`).
+
     `growth` is "global" (one rate), "local" (a smooth map of rates), or "auto": local where one
     rate leaves spatial structure in the last map and the evidence prefers a map. `until_day` is
     the last day that will be forecast: the grid is cut so that the tumour stays clear of its edge
-    until then. Raises InputError for fewer than two visits, unordered ones, or visits without
-    what is needed.
+    until then; `law` is the growth law. Raises InputError for fewer visits, unordered ones, or
+    visits without what is needed, and where the search does not converge: it names the parameter
+    and shows its profile.
     """
     given = tuple(patient.visit(name) for name in visits)
-    _require_order(given, growth)
+    _require_order(given, growth, priors is not None)
     if until_day is not None:
         require_later(until_day, given[-1].day)
     priors = dict(priors or default_priors(plan(patient.treatments)))
@@ -192,6 +211,7 @@ def calibrate(
     for _ in range(4):
         crop = crop_around(given, margin)
         model = model_for(patient, crop, given)
+        model = model if law is None else eqx.tree_at(lambda m: m.law, model, law)
         observations = tuple(observation_of(v, model, crop, scale, threshold) for v in given)
         progress(f"calibrating on a grid of {' x '.join(map(str, model.habitable.shape))}")
         inverse = _inverse(model, treatments, observations, given, priors, tolerance, fastest)
@@ -211,15 +231,7 @@ def calibrate(
     if growth == "local" or (growth == "auto" and float(found.structure) > STRUCTURED):
         progress("calibrating a local growth map")
         found = _with_local_growth(found, growth == "local")
-    if not np.all(np.isfinite(np.asarray(found.covariance))):
-        raise InputError(
-            Problem(
-                patient.subject,
-                "a calibration that does not converge",
-                "visits the model can connect",
-                "a tumour that vanished or doubled within days between visits",
-            )
-        )
+    require_convergence(patient.subject, found)
     unexplained = float(found.excess) > LEAST_MODEL_ERROR**2
     if found.inverse.model.growth_map is None and unexplained:
         warnings.append(
@@ -237,11 +249,29 @@ def require_later(day: float, last_day: float) -> None:
         )
 
 
-def _require_order(given: tuple[Visit, ...], growth: str) -> None:
+def require_convergence(where: str, found: Posterior) -> None:
+    """Raises InputError where the search ended off its optimum: the parameter that it is farthest
+    from, in standard deviations, and its profile."""
+    finite = np.all(np.isfinite(np.asarray(found.covariance)))
+    step, sd = (np.asarray(x) for x in newton_step(found))
+    if finite and np.all(np.abs(step) < MOST_STEP * sd):
+        return
+    names = list(found.inverse.priors)
+    ratio = np.abs(step / sd)[: len(names)]
+    worst = names[int(np.argmax(np.where(np.isfinite(ratio), ratio, np.inf)))]
+    what = f"a calibration that does not converge, farthest off in {worst}"
+    cause = "a tumour that vanished or doubled within days between visits"
+    if finite:
+        cause = f"its profile: {identifiability(found, [worst])[worst]}"
+    raise InputError(Problem(where, what, "visits the model can connect", cause))
+
+
+def _require_order(given: tuple[Visit, ...], growth: str, with_priors: bool) -> None:
     names = ", ".join(f"{visit.session} (day {visit.day:g})" for visit in given)
-    if len(given) < 2:
+    if len(given) < (1 if with_priors else 2):
+        expected = "two visits or more, or one with the priors of a cohort"
         cause = "one scan shows no rate; `oncology.population` has those of others as a prior"
-        raise InputError(Problem("calibrate", names or "no visits", "two visits or more", cause))
+        raise InputError(Problem("calibrate", names or "no visits", expected, cause))
     if not all(a.day < b.day for a, b in itertools.pairwise(given)):
         raise InputError(Problem("calibrate", names, "visits in order of day, none twice"))
     if growth not in ("auto", "global", "local"):

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from oncology import observe
+from oncology.appearance import LabelledMask
 from oncology.calibration import Calibrated, largest, require_later, upper
 from oncology.inverse import Draw, Posterior, amplitude, assimilate
 from oncology.observe import CellularityMap, VisibleMask
@@ -34,7 +35,8 @@ class Forecast:
     """A forecast of one day, on the model's grid, and of volume and total from the first visit on.
 
     `samples` and `course` hold, per draw, visible volume and total cellularity in mm³: (draws,)
-    on the day, and (draws, days) along `days`; `z` its parameters, as `priors.physical` takes them.
+    on the day, and (draws, days) along `days`; `z` its parameters, as `priors.physical` takes them,
+    without columns in an average of models.
     """
 
     calibrated: Calibrated
@@ -66,7 +68,7 @@ def last_state(found: Posterior) -> Float[Array, "x y z"]:
     """The state at the last calibrated visit: prediction and map weighed against each other, or
     the state its mask implies."""
     last = found.inverse.observations[-1]
-    if isinstance(last, CellularityMap):
+    if found.states and isinstance(last, CellularityMap):
         return assimilate(found, found.states[-1], jnp.zeros_like(last.value))
     return last.state(physical(found.inverse.priors, found.z), jnp.zeros_like(last.error_sd))
 
@@ -75,7 +77,7 @@ def visible_density(found: Posterior) -> float:
     """Density at the edge of what was drawn at the last visit: the threshold of its image, or that
     which gives the last state the volume drawn."""
     last = found.inverse.observations[-1]
-    if isinstance(last, VisibleMask):
+    if isinstance(last, (VisibleMask, LabelledMask)):
         return last.threshold
     u = np.asarray(last_state(found))
     drawn = min(int(np.sum(np.asarray(last.mask))), u.size - 1)
@@ -94,8 +96,11 @@ def _to_last_visit(
     for leg in inverse.legs:
         u, along = course(inverse.model, inverse.plan, p, u, leg, measure)
         parts.append(along)
+    if not inverse.legs:
+        return p, u, parts
     if not isinstance(last, CellularityMap):
-        return p, last.state(p, draw.white[-1] * last.error_sd), parts
+        white = draw.white[-last.noise_share.size]
+        return p, last.state(p, white * last.error_sd), parts
     on_map = draw.white[draw.white.size - last.inside.size - last.outside.size :]
     units = on_map[: last.inside.size] * last.expected_sd.ravel()[last.inside]
     noise = jnp.zeros(u.size, u.dtype).at[last.inside].set(units)
@@ -125,13 +130,13 @@ def drawn_states(
 
 @eqx.filter_jit
 def _tumor_drawn(
-    found: Posterior, ahead: Steps, threshold: Array, corrections: int, key: Array
+    found: Posterior, ahead: Steps, threshold: Array, corrections: int, key: Array, side: Array
 ) -> tuple[Array, Array, Array, tuple[dict[str, Array], ...]]:
     """One draw: its z, its state at the end, the variance of a model error there, and its visible
     volume and total after each step."""
     model, plan = found.inverse.model, found.inverse.plan
     voxel = float(np.prod(model.spacing_mm))
-    draw = found.draw(key, corrections)
+    draw = found.draw(key, corrections, side)
 
     def measure(u: Array) -> dict[str, Array]:
         return {
@@ -154,7 +159,7 @@ def forecast(
     draws: int = 48,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Forecast:
-    """Forecast one day after the last calibrated visit.
+    """Forecast one day after the last calibrated visit, draws of the posterior in mirrored pairs.
 
     `progress(done, of)` is called as draws finish. Raises InputError for a day that is not after
     the last calibrated visit.
@@ -180,9 +185,12 @@ def forecast(
     mean = square = error = 0.0
     collected: list = []
     coordinates: list = []
-    for i, one in enumerate(jax.random.split(key, draws)):
-        level = jnp.asarray(threshold, found.z.dtype)
-        z, u, model_error, along = _tumor_drawn(found, ahead, level, corrections, one)
+    keys = jax.random.split(key, draws)
+    level, side = jnp.asarray(threshold, found.z.dtype), jnp.ones((), found.z.dtype)
+    for i in range(draws):
+        paired = i % 2 if found.samples is None else 0
+        one, mirrored = keys[i - paired], side * (1 - 2 * paired)
+        z, u, model_error, along = _tumor_drawn(found, ahead, level, corrections, one, mirrored)
         coordinates.append(np.asarray(z))
         u = np.asarray(u)
         mean, square = mean + u / draws, square + u**2 / draws

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from mrphys.errors import InputError, Problem
 from oncology.growth import ReactionDiffusion
@@ -68,7 +68,8 @@ class Inverse(eqx.Module):
     def compare(self, states: tuple[Float[Array, "x y z"], ...]) -> Float[Array, " m"]:
         """Whitened residuals of predicted states from every visit after the first."""
         pairs = zip(self.observations[1:], states, strict=True)
-        return jnp.concatenate([seen.residual(u) for seen, u in pairs])
+        none = jnp.zeros(0, self.no_error().dtype)
+        return jnp.concatenate([none, *(seen.residual(u) for seen, u in pairs)])
 
     def misfit(self, z: Float[Array, " n"], error: Array) -> Float[Array, " m"]:
         """Whitened residuals of every visit after the first, started from it as in `predict`."""
@@ -93,6 +94,16 @@ def map_estimate(
     return solution.value
 
 
+class Sources(eqx.Module):
+    """Independent standard normal numbers of every source of error: noise, the first map, a model
+    error at each later visit, and the prior."""
+
+    white: Float[Array, " m"]
+    start: Array
+    field: Float[Array, "visits x y z"]
+    prior: Float[Array, " n"]
+
+
 class Gain(eqx.Module):
     """How the estimate answers to each source of error, linearised at the optimum."""
 
@@ -102,6 +113,25 @@ class Gain(eqx.Module):
     to_first_map: Array
     to_model_error: Float[Array, "n visits x y z"]
     field: SmoothField
+
+    def sources(self, key: Array) -> "Sources":
+        """Every source of error, drawn."""
+        keys, dtype = jax.random.split(key, 4), self.inverse_hessian.dtype
+        shapes = (
+            self.noise_share.shape,
+            self.to_first_map.shape[1:],
+            self.to_model_error.shape[1:],
+            self.inverse_hessian.shape[:1],
+        )
+        drawn = zip(keys, shapes, strict=True)
+        return Sources(*(jax.random.normal(k, shape, dtype) for k, shape in drawn))
+
+    def pull(self, sources: "Sources", model_error: Array) -> tuple[Array, Array]:
+        """How far the slope of the cost is moved by all sources but the first map, and by all."""
+        n = self.inverse_hessian.shape[0]
+        pull = self.to_residual @ (sources.white * self.noise_share) - sources.prior
+        pull = pull + model_error * (self.to_model_error.reshape(n, -1) @ sources.field.ravel())
+        return pull, pull + self.to_first_map.reshape(n, -1) @ sources.start.ravel()
 
     def covariance(self, model_error: Array) -> Float[Array, "n n"]:
         """Covariance of z under every source at once."""
@@ -135,11 +165,14 @@ class Posterior(eqx.Module):
 
     `states` are the predicted visits at z; `model_error` is τ; `excess` the variance of the last
     map's residuals beyond noise, in units of the amplitude; `structure` the variance of their
-    local average over that of noise (1 when nothing but noise is left).
+    local average over that of noise (1 when nothing but noise is left). Where an engine has drawn
+    `samples`, z and covariance are theirs, and `draw` takes one of them. Of whole
+    fields the covariance is that of the named parameters alone, and the gain is
+    empty.
     """
 
     z: Float[Array, " n"]
-    covariance: Float[Array, "n n"]
+    covariance: Float[Array, "k k"]
     inverse: Inverse
     states: tuple[Float[Array, "x y z"], ...]
     model_error: Float[Array, ""]
@@ -147,24 +180,24 @@ class Posterior(eqx.Module):
     structure: Float[Array, ""]
     log_evidence: Float[Array, ""]
     gain: Gain
+    samples: Draw | None = None
 
-    def draw(self, key: Array, corrections: int = 0) -> Draw:
+    def draw(self, key: Array, corrections: int = 0, side: ArrayLike = 1.0) -> Draw:
         """One tumour that could have given these images: randomised maximum likelihood (Oliver,
         He & Reynolds 1996), exact where the model is linear in z. Each of `corrections` is one
-        more Newton step with the Jacobian kept from the optimum, for where it is not."""
+        more Newton step with the Jacobian kept from the optimum, for where it is not. With `side`
+        -1 every error is that of side 1 mirrored, so that means over pairs hardly scatter
+        (antithetic variates); samples are not mirrored."""
+        if self.samples is not None:
+            at = jax.random.randint(key, (), 0, self.samples.z.shape[0])
+            return jax.tree.map(lambda leaf: leaf[at], self.samples)
         gain, first = self.gain, self.inverse.observations[0]
-        n, dtype = self.z.size, self.z.dtype
-        keys = jax.random.split(key, 4)
-        white = jax.random.normal(keys[0], gain.noise_share.shape, dtype) * gain.noise_share
-        start = jax.random.normal(keys[1], gain.to_first_map.shape[1:], dtype)
-        field = jax.random.normal(keys[2], gain.to_model_error.shape[1:], dtype)
-        prior = jax.random.normal(keys[3], (n,), dtype)
-        error = start * first.error_sd
-        pull = gain.to_residual @ white - prior
-        pull = pull + self.model_error * (gain.to_model_error.reshape(n, -1) @ field.ravel())
-        linear = pull + gain.to_first_map.reshape(n, -1) @ start.ravel()
+        sources = jax.tree.map(lambda x: jnp.asarray(side, x.dtype) * x, gain.sources(key))
+        error = sources.start * first.error_sd
+        pull, linear = gain.pull(sources, self.model_error)
+        white = sources.white * gain.noise_share
         z = self.z - gain.inverse_hessian @ linear
-        best, least = z, jnp.asarray(jnp.inf, dtype)
+        best, least = z, jnp.asarray(jnp.inf, z.dtype)
         for _ in range(corrections):
             slope = gain.to_residual @ self.inverse.misfit(z, error) + z + pull
             size = slope @ gain.inverse_hessian @ slope
@@ -183,6 +216,14 @@ def amplitude(u: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
 def correlation_length_mm(spacing_mm: tuple[float, ...]) -> float:
     """Over which a model error is correlated: two voxels of the finest spacing."""
     return 2 * min(spacing_mm)
+
+
+def shared_voxels(model: ReactionDiffusion) -> float:
+    """How many voxels about share their model error: those of a cube of one correlation length."""
+    spacing, shape = model.spacing_mm, model.habitable.shape
+    length = correlation_length_mm(spacing)
+    sides = [max(length / h, 1.0) for h, n in zip(spacing, shape, strict=True) if n > 1]
+    return float(np.prod(sides))
 
 
 def innovation_length_mm(spacing_mm: tuple[float, ...]) -> float:
@@ -213,9 +254,7 @@ class Estimate(eqx.Module):
 def estimate_at(inverse: Inverse, z: Float[Array, " n"]) -> Estimate:
     """Predicted visits and residual statistics at a given z."""
     states = inverse.predict(z, inverse.no_error())
-    excess, structure = _residual_statistics(
-        inverse.observations[-1], states[-1], _model_error_field(inverse)
-    )
+    excess, structure = _residual_statistics(inverse, states, _model_error_field(inverse))
     return Estimate(z, inverse, states, excess, structure)
 
 
@@ -257,18 +296,20 @@ def posterior(inverse: Inverse, z: Float[Array, " n"]) -> Posterior:
     none = inverse.no_error()
     field = _model_error_field(inverse)
     states = inverse.predict(z, none)
-    last, u = inverse.observations[-1], states[-1]
     residual = inverse.misfit(z, none)
     jacobian = jax.jacfwd(inverse.misfit)(z, none)
     hessian = jacobian.T @ jacobian + jnp.eye(z.size)
 
-    share = jnp.concatenate([seen.noise_share for seen in inverse.observations[1:]])
+    later = inverse.observations[1:]
+    share = jnp.concatenate([jnp.zeros(0, z.dtype), *(seen.noise_share for seen in later)])
     _, to_first = jax.vjp(lambda error: inverse.misfit(z, error), none)
     first_rows = jax.lax.map(lambda column: to_first(column)[0], jacobian.T)
 
     def through_field(column: Array) -> Array:
         slopes = zip(states, to_states(column)[0], strict=True)
-        return jnp.stack([field.transpose(amplitude(state) * slope) for state, slope in slopes])
+        none = jnp.zeros((0, *inverse.model.habitable.shape), z.dtype)
+        maps = [field.transpose(amplitude(state) * slope)[None] for state, slope in slopes]
+        return jnp.concatenate([none, *maps])
 
     _, to_states = jax.vjp(inverse.compare, states)
     field_rows = jax.lax.map(through_field, jacobian.T)
@@ -280,17 +321,70 @@ def posterior(inverse: Inverse, z: Float[Array, " n"]) -> Posterior:
         field_rows,
         field,
     )
-    excess, structure = _residual_statistics(last, u, field)
+    excess, structure = _residual_statistics(inverse, states, field)
     model_error = jnp.sqrt(jnp.maximum(excess, LEAST_MODEL_ERROR**2))
     evidence = _log_evidence(residual, z, hessian)
     covariance = gain.covariance(model_error)
     return Posterior(z, covariance, inverse, states, model_error, excess, structure, evidence, gain)
 
 
-def _residual_statistics(last: Observation, u: Array, field: SmoothField) -> tuple[Array, Array]:
+@eqx.filter_jit
+def newton_step(found: Posterior) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """The Gauss-Newton step that a search would still take, and the standard deviations by noise
+    alone."""
+    inverse, gain = found.inverse, found.gain
+    slope = gain.to_residual @ inverse.misfit(found.z, inverse.no_error()) + found.z
+    return -gain.inverse_hessian @ slope, jnp.sqrt(jnp.diag(gain.inverse_hessian))
+
+
+@eqx.filter_jit
+def sampled(found: Posterior, samples: Draw) -> Posterior:
+    """The same posterior by draws, along the leading axis of each leaf: their mean and covariance
+    in place of the optimum's."""
+    z = jnp.mean(samples.z, axis=0)
+    apart = samples.z - z[None]
+    covariance = apart.T @ apart / (samples.z.shape[0] - 1)
+    states = found.inverse.predict(z, found.inverse.no_error())
+    changed = (z, covariance, states, samples)
+    return eqx.tree_at(
+        lambda f: (f.z, f.covariance, f.states, f.samples),
+        found,
+        changed,
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
+@eqx.filter_jit
+def with_errors(found: Posterior, z: Float[Array, "draws n"], key: Array) -> Draw:
+    """The errors of the maps that go with each z, given it, to first order: Matheron's rule
+    (Journel & Huijbregts 1978, Mining Geostatistics, ch. VII)."""
+    gain, first = found.gain, found.inverse.observations[0]
+    n = found.z.size
+    to_field = found.model_error * gain.to_model_error.reshape(n, -1)
+    to_first, to_white = gain.to_first_map.reshape(n, -1), gain.to_residual * gain.noise_share[None]
+    rows = (to_white, to_first, to_field)
+    spread = jnp.eye(n, dtype=z.dtype) + sum(part @ part.T for part in rows)
+
+    def one(z: Array, key: Array) -> Draw:
+        sources = gain.sources(key)
+        _, pull = gain.pull(sources, found.model_error)
+        wanted = -jnp.linalg.solve(gain.inverse_hessian, z - found.z)
+        weight = jnp.linalg.solve(spread, wanted - pull)
+        white = (sources.white + to_white.T @ weight) * gain.noise_share
+        start = sources.start + (to_first.T @ weight).reshape(sources.start.shape)
+        return Draw(z, start * first.error_sd, white, jnp.zeros((), z.dtype))
+
+    return jax.vmap(one)(z, jax.random.split(key, z.shape[0]))
+
+
+def _residual_statistics(
+    inverse: Inverse, states: tuple[Array, ...], field: SmoothField
+) -> tuple[Array, Array]:
     """Excess and structure of the last visit's residuals (see `Posterior`)."""
-    if not isinstance(last, CellularityMap):
-        return jnp.zeros((), u.dtype), jnp.ones((), u.dtype)
+    last = inverse.observations[-1]
+    if not states or not isinstance(last, CellularityMap):
+        return jnp.zeros_like(field.along_axis[0][0, 0]), jnp.ones_like(field.along_axis[0][0, 0])
+    u = states[-1]
     weight = last.mask.astype(u.dtype)
     error = jnp.where(last.mask, last.value - u, 0.0)
     noise = jnp.where(last.mask, last.sd, 0.0)
@@ -310,9 +404,7 @@ def expecting_model_error(found: Posterior | Estimate) -> Inverse:
     voxel's variance multiplied by the number of voxels in a cube of one correlation length, which
     about share their error. Weights need not be exact: the covariance holds for any."""
     inverse = found.inverse
-    spacing, shape = inverse.model.spacing_mm, inverse.model.habitable.shape
-    length = correlation_length_mm(spacing)
-    shared = np.prod([max(length / h, 1.0) for h, n in zip(spacing, shape, strict=True) if n > 1])
+    shared = shared_voxels(inverse.model)
 
     def widened(seen: Observation, u: Array) -> Observation:
         if not isinstance(seen, CellularityMap):

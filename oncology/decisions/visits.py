@@ -229,6 +229,9 @@ def next_visits(
         if about not in priors:
             expected = f"one of {', '.join((VOLUME, TOTAL, *priors))}"
             raise InputError(Problem("next_visits: about", repr(about), expected))
+        if forecast.z.shape[1] < len(priors):
+            found, expected = "an average of models", f"{VOLUME} or {TOTAL}, which all of them have"
+            raise InputError(Problem(f"next_visits: {about}", found, expected))
         drawn = np.log(jax.vmap(lambda z: jnp.asarray(physical(priors, z)[about]))(forecast.z))
         told = eqx.Partial(_linear, jnp.asarray(drawn - drawn.mean()) / np.sqrt(len(drawn) - 1))
     until = forecast.day - 1

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mrphys.errors import InputError
 from mrphys.volume import Volume
+from oncology.appearance import LabelledMask
 from oncology.calibration import (
     calibrate,
     largest,
@@ -17,7 +19,9 @@ from oncology.calibration import (
 )
 from oncology.cohort import Patient, Visit
 from oncology.domain import crop_around
+from oncology.forecast import forecast
 from oncology.growth import GrowthMap, ReactionDiffusion
+from oncology.growth_laws import Gompertz
 from oncology.observe import CellularityMap, VisibleMask
 from oncology.priors import LogNormal, default_priors, physical
 from oncology.schedule import Treatment
@@ -158,6 +162,41 @@ def test_a_planned_visit_cannot_be_calibrated_on(patient):
     planned = replace(patient, visits=(*patient.visits, Visit("ses-09", 99.0)))
     with pytest.raises(InputError, match="no images"):
         calibrate(planned, (1, 9))
+
+
+@pytest.mark.long
+def test_one_visit_leaves_the_priors_given(patient):
+    """And a forecast from it starts at that visit."""
+    priors = {name: LogNormal(TRUTH[name], 0.1, "") for name in list(TRUTH)[:3]}
+    found = calibrate(patient, (1,), priors=priors, until_day=30.0)
+    np.testing.assert_array_equal(found.posterior.z, 0)
+    np.testing.assert_allclose(found.posterior.covariance, np.eye(3), atol=1e-12)
+    ahead = forecast(found, 30.0, jax.random.key(0), draws=12)
+    seen = np.asarray(patient.visit(2).cellularity.data)[found.crop.slices]
+    assert abs(ahead.mean.sum() / seen.sum() - 1) < 0.15
+    assert ahead.days[0] == 0.0
+    assert np.std(ahead.samples["total_cellularity_mm3"]) > 0
+
+
+def test_labels_are_seen_as_labels(patient):
+    labels = np.zeros((20, 20, 1), np.uint8)
+    labels[5:15, 5:15] = 2
+    model = ReactionDiffusion(habitable=jnp.ones(labels.shape, bool), spacing_mm=(2.0, 2.0, 2.0))
+    kinds = []
+    for core in (2, 4):
+        labels[8:12, 8:12] = core
+        visit = Visit("ses-01", 0.0, tumor_labels=Volume(labels.copy(), np.diag([2.0, 2, 2, 1])))
+        crop = crop_around([visit], 100.0)
+        kinds.append(type(observation_of(visit, model, crop, None)))
+    assert kinds == [VisibleMask, LabelledMask]
+
+
+@pytest.mark.long
+def test_another_growth_law(patient):
+    found = calibrate(patient, (1, 2), growth="global", law=Gompertz())
+    assert isinstance(found.inverse.model.law, Gompertz)
+    p = physical(found.inverse.priors, found.posterior.z)
+    assert p["growth_rate_per_day"] < TRUTH["growth_rate_per_day"]
 
 
 def test_an_unknown_kind_of_growth(patient):
