@@ -107,6 +107,7 @@ def echoes(q: mr.Tissue) -> jax.Array:
     return q.m0 * jnp.exp(-t / q.t2_s) * (1 - less * jnp.where(odd, 1.0, 3.0))
 
 
+@pytest.mark.long
 def test_gradients_are_those_of_differences():
     theta = FunctionModel(echoes, jnp.ones(10))
     noise = np.random.default_rng(3).standard_normal((8, 10)) * NOISE_SD

@@ -72,6 +72,7 @@ def test_gradient_of_the_evidence():
     check_gradient(evidence, jnp.log(jnp.asarray(TRUTH)), scale=1.0)
 
 
+@pytest.mark.long
 def test_intervals_cover_what_the_population_draws(cohort):
     """The population is learnt from all but two readings; 90 % intervals hold 90 % of those."""
     given, (days, seen) = cohort.without_last(2), cohort.last(2)
