@@ -117,6 +117,7 @@ def test_what_the_table_cannot_tell_is_left_to_a_search(clean):
     assert len(seen) == 1 and (seen[0] == 1e-6).sum() == 1
 
 
+@pytest.mark.long
 def test_series_are_of_the_signal_and_its_slope():
     table = tabulated(ASK, THETA, rows())
     assert table is not None and not table.swapped and table.error < 1e-4
