@@ -1,6 +1,6 @@
 """Six real glioblastomas, two scans each: the next contour foretold, and what to irradiate.
 
-    python benchmarks/neural_glioblastoma.py --patients patients/glioblastoma [--methods ...]
+    PYTHONPATH=. python benchmarks/neural_glioblastoma.py [--patients patients/glioblastoma]
 
 Where the patient folders are missing they are made from --data; without either nothing is done.
 
@@ -9,8 +9,8 @@ fit       every method is given the first contour of enhancement alone, the anat
           drawn, filled contour, beside the first contour left as it is. Treatment is not known.
 margin    targets planned on the first scan, of the volume of a uniform margin of 5, 10 and 20 mm:
           the densest tissue by each method, or by growth from the drawn contour (`contour`);
-          share of the second visit's tumour inside. And the volume that would hold 95 % of it,
-          over that of the uniform margin which does.
+          share of the second visit's tumour in tissue inside. And the volume that would hold 95 %
+          of it, over that of the uniform margin which does.
 
 Brain, fluid and white matter come from the T1 image (`oncology.tissue_classes`). Where d' is below
 2, white and grey matter could not be told apart: D is then even, and only barriers (falx, fluid,

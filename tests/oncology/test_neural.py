@@ -101,6 +101,7 @@ def test_the_equation_in_log_odds_is_that_of_the_exact_wave():
     assert abs(float(frame.equation(Local(names, series, 1), at, p))) > 1e-3
 
 
+@pytest.mark.long
 def test_discrete_loss_without_model_error_is_the_stepper_and_with_it_fits_closer(small):
     stepper = most_probable(small, jnp.zeros(6))
     tight = least_discrete_loss(small, stepper.z, model_error=1e-5, iterations=2, inner=30)
