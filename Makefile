@@ -10,14 +10,14 @@ READY := $(VENV)/.ready
 # Compiling is most of what the tests do. In float64 it is the mathematics they hold, and code that is
 # compiled quickly does; in float32 it is compiled as users have it.
 QUICKLY := XLA_FLAGS=--xla_backend_optimization_level=0
-NO_BENCHMARK := benchmarks/reference_patients.py benchmarks/radial_brain.py benchmarks/rival_% benchmarks/timing.py \
+NO_BENCHMARK := benchmarks/reference_patients.py benchmarks/reference_forecasts.py benchmarks/radial_brain.py benchmarks/rival_% benchmarks/timing.py \
   benchmarks/learned_reconstruction.py benchmarks/reconstruction_shift.py benchmarks/radial_learned.py \
   benchmarks/learned_acquisition.py benchmarks/pinn_problems.py \
   %_models.py %_rivals.py
 BENCHMARKS := $(filter-out $(NO_BENCHMARK),$(wildcard benchmarks/*.py))
 export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
 
-.PHONY: help setup data demo test long check format bench bench-rivals oracles notebooks reference wheel lock clean
+.PHONY: help setup data demo test long check format bench bench-rivals oracles notebooks reference reference-table wheel lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -73,6 +73,9 @@ data: .cache/data/radial_brain.h5 ## a real radial brain, raw: 32 coils, 64 spok
 
 reference: setup ## patient folders from the reference data, when they are there
 	$(BIN)/python benchmarks/reference_patients.py
+
+reference-table: setup ## calibrate and forecast the reference data, one table
+	$(BIN)/python benchmarks/reference_forecasts.py
 
 wheel: setup ## one wheel with the three packages, in dist/
 	$(BIN)/python -m build --wheel --no-isolation

@@ -5,6 +5,9 @@ ReactionDiffusion        growth, transport and treatment of a field of cells
 Mixture, evolve          the same for several kinds of cells
 GrowthLaw                its reaction at one point: Logistic, Gompertz, Bertalanffy, Allee, ...
 calibrate, forecast      parameters with their posterior; the distribution of a later day
+
+More on posteriors in rooms of their own: identifiability, sampling, ensemble, fields, hierarchy,
+comparison.
 """
 
 from oncology.calibration import Calibrated, CellularityScale, calibrate

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mrphys.errors import InputError, Problem
@@ -38,7 +39,7 @@ from oncology.inverse import (
     shared_voxels,
     with_errors,
 )
-from oncology.observe import CellularityMap, above_zero, below_full
+from oncology.observe import CellularityMap, Observation, above_zero, below_full
 from oncology.priors import physical
 from oncology.smoothing import SmoothField
 from oncology.timeline import integrate
@@ -48,6 +49,7 @@ LONGEST_STEP = 1.0
 """Of any coordinate in one iteration, in standard deviations of its prior."""
 MOST_SPREAD = 0.5
 """Standard deviations of the prior over which sensitivities are regressed at most."""
+TEMPERS = 4
 SETTLED, SMALL_STEP = 3, 0.05
 """Iteration after which errors are taken anew; the step, in standard deviations, that ends it."""
 
@@ -150,8 +152,10 @@ class Filter(eqx.Module):
     the day of the last of `seen` visits.
 
     With `near_mm` a state follows what is seen so far from each voxel, and z what can be laid to
-    it by regression; without, both are updated together, exactly where the model is linear and
-    members outnumber unknowns. A model error joins each member on the way.
+    it by regression, in four parts with runs between (Emerick & Reynolds 2013,
+    doi:10.1016/j.cageo.2012.03.011): over a wide prior one straight line errs. Without, both are
+    updated together, exactly where the model is linear and members outnumber unknowns. A model
+    error joins each member on the way.
     """
 
     inverse: Inverse
@@ -181,21 +185,43 @@ class Filter(eqx.Module):
         if self.seen >= len(self.inverse.observations):
             what = f"all {self.seen} visits seen"
             raise InputError(Problem("Filter", what, "another visit"))
-        z, states = self._updated(self.grown(key))
+        if self.near_mm is None:
+            z, states = self._together(self.grown(key))
+            return self._after(z, states)
+        for_errors, *for_noise = jax.random.split(key, TEMPERS + 1)
+        now = self
+        for one in for_noise:
+            z, states = now._apart(now.grown(for_errors), one)
+            now = eqx.tree_at(lambda f: f.z, now, z)
+        return now._after(now.z, states)
+
+    def _after(self, z: Array, states: Array) -> "Filter":
         return Filter(self.inverse, z, states, self.model_error, self.seen + 1, self.near_mm)
 
+    @property
+    def _visit(self) -> Observation:
+        return self.inverse.observations[self.seen].for_noise_alone()
+
     @eqx.filter_jit
-    def _updated(self, u: Array) -> tuple[Array, Array]:
-        visit = self.inverse.observations[self.seen].for_noise_alone()
+    def _together(self, u: Array) -> tuple[Array, Array]:
+        weight, turn = transformed(jax.vmap(self._visit.residual)(u))
+        z, moved = (_applied(x, weight, turn) for x in (self.z, u))
+        return z, self._kept(moved)
+
+    @eqx.filter_jit
+    def _apart(self, u: Array, key: Array) -> tuple[Array, Array]:
+        visit, model = self._visit, self.inverse.model
         residual = jax.vmap(visit.residual)(u)
-        if self.near_mm is None or not isinstance(visit, CellularityMap):
-            weight, turn = transformed(residual)
-            z, moved = (_applied(x, weight, turn) for x in (self.z, u))
+        z = _regressed(self.z, residual, shared_voxels(model), key)
+        if isinstance(visit, CellularityMap):
+            moved = _locally(u, residual, visit, model.spacing_mm, float(self.near_mm or 0.0))
         else:
-            z = _regressed(self.z, residual, shared_voxels(self.inverse.model))
-            moved = _locally(u, residual, visit, self.inverse.model.spacing_mm, self.near_mm)
+            moved = _applied(u, *transformed(residual))
+        return z, self._kept(moved)
+
+    def _kept(self, moved: Array) -> Array:
         kept = above_zero(below_full(moved))
-        return z, jnp.where(self.inverse.model.habitable, kept, 0.0)
+        return jnp.where(self.inverse.model.habitable, kept, 0.0)
 
 
 def begun(
@@ -234,15 +260,18 @@ def _applied(x: Array, weight: Array, turn: Array) -> Array:
     return mean + jnp.tensordot(turn + weight[None], apart, 1)
 
 
-def _regressed(z: Array, residual: Array, shared: float) -> Array:
-    """z after its regression on what is seen; what z does not account for is noise, which so many
-    voxels share."""
+def _regressed(z: Array, residual: Array, shared: float, key: Array) -> Array:
+    """z after a part of what is seen, by the gain that regression on z gives: what z does not
+    account for is noise there, which so many voxels share, and moves each member as it is."""
     mean, level = jnp.mean(z, axis=0)[None], jnp.mean(residual, axis=0)[None]
     slope = jnp.linalg.lstsq(z - mean, residual - level)[0]
     left = residual - level - (z - mean) @ slope
-    unit = jnp.sqrt(1 + shared * jnp.sum(left**2, axis=0) / (z.shape[0] - z.shape[1] - 1))
-    weight, turn = transformed((level + (z - mean) @ slope) / unit[None])
-    return _applied(z, weight, turn)
+    variance = 1 + shared * jnp.sum(left**2, axis=0) / (z.shape[0] - z.shape[1] - 1)
+    weighed = slope / (TEMPERS * variance)[None]
+    prior = jnp.linalg.inv((z - mean).T @ (z - mean) / (z.shape[0] - 1))
+    gain = jnp.linalg.solve(prior + weighed @ slope.T, weighed)
+    noise = np.sqrt(TEMPERS) * jax.random.normal(key, residual.shape, residual.dtype)
+    return z - (residual + noise) @ gain.T
 
 
 def _locally(

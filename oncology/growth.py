@@ -3,6 +3,7 @@
 ReactionDiffusion    ∂u/∂t = ∇·(D(x) ∇u) + reaction(u, k(x)) - kill(x, t) u on a voxel grid
 GrowthMap            k(x) = k + Σ c_j B_j(x): smooth local departures from one rate
 Habitats             one departure a region
+GrowthField          one departure a voxel, smooth a priori
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from oncology import transport
 from oncology.anisotropy import TensorFaces
 from oncology.growth_laws import GrowthLaw, Logistic
 from oncology.radiotherapy import oxygen_modification
+from oncology.smoothing import SmoothField
 
 Parameters = Mapping[str, ArrayLike]
 
@@ -97,6 +99,32 @@ class Habitats(eqx.Module):
         return jnp.concatenate([jnp.zeros(1, coefficients.dtype), coefficients])[self.labels]
 
 
+class GrowthField(eqx.Module):
+    """Local departures of the growth rate: a smooth field with a coefficient for every voxel.
+
+    Over `length_mm` they are alike; independent coefficients of standard deviation s give δk(x) a
+    standard deviation of s everywhere. A `GrowthMap` for fields.
+    """
+
+    field: SmoothField
+    shape: tuple[int, int, int] = eqx.field(static=True)
+
+    def __init__(
+        self, shape: tuple[int, int, int], spacing_mm: tuple[float, ...], length_mm: float
+    ):
+        self.field = SmoothField(shape, spacing_mm, length_mm)
+        self.shape = shape
+
+    @property
+    def size(self) -> int:
+        """How many coefficients."""
+        return int(np.prod(self.shape))
+
+    def __call__(self, coefficients: Float[Array, " m"]) -> Float[Array, "x y z"]:
+        """δk(x) in the unit of the coefficients."""
+        return self.field(coefficients.reshape(self.shape))
+
+
 class Grown(eqx.Module):
     """Anything that grows on a grid of voxels: where, how large they are, how stiff transport is
     over that of a diffusivity of 1 everywhere."""
@@ -134,7 +162,7 @@ class ReactionDiffusion(Grown):
     oxygen_mmhg: Float[Array, "x y z"] | None = None
     cavity: Bool[Array, "x y z"] | None = None
     tensor: TensorFaces | None = None
-    growth_map: GrowthMap | Habitats | None = None
+    growth_map: GrowthMap | Habitats | GrowthField | None = None
     law: GrowthLaw = Logistic()
     spacing_mm: tuple[float, float, float] = eqx.field(static=True, default=(1.0, 1.0, 1.0))
     grey_to_white: float = eqx.field(static=True, default=0.2)

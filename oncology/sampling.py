@@ -33,8 +33,8 @@ LARGEST_R_HAT = 1.05
 
 
 class Chains(NamedTuple):
-    """What NUTS drew: coordinates, Gelman and Rubin's R-hat and the effective number of draws of
-    each, and how many trajectories diverged."""
+    """What NUTS drew: coordinates, Gelman and Rubin's R-hat over halves of chains and the effective
+    number of draws of each, and how many trajectories diverged."""
 
     z: Float[Array, "chains draws n"]
     r_hat: Float[Array, " n"]
@@ -81,8 +81,9 @@ def chains(found: Posterior, key: Array, draws: int = 500, count: int = 4) -> Ch
     """`count` chains of so many draws each, after a warm-up of `WARM_UP`."""
     runs = [_chain(found, draws, one) for one in jax.random.split(key, count)]
     z = jnp.stack([z for z, _ in runs])
-    r_hat = jnp.atleast_1d(potential_scale_reduction(z))
-    effective = jnp.atleast_1d(effective_sample_size(z))
+    halves = z[:, : 2 * (draws // 2)].reshape(2 * count, draws // 2, -1)
+    r_hat = jnp.atleast_1d(potential_scale_reduction(halves))
+    effective = jnp.atleast_1d(effective_sample_size(halves))
     return Chains(z, r_hat, effective, int(sum(jnp.sum(divergent) for _, divergent in runs)))
 
 

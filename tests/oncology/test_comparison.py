@@ -71,7 +71,8 @@ def made(level: float, sd: float, day: float = 3.0) -> Forecast:
     grid = np.full((2, 2, 1), level)
     course = {VOLUME: values, TOTAL: values}
     nobody = object.__new__(Calibrated)
-    return Forecast(nobody, day, grid, np.full(grid.shape, sd), 0.1, days, course)
+    sds, z = np.full(grid.shape, sd), np.zeros((500, 1))
+    return Forecast(nobody, day, grid, sds, 0.1, days, course, z)
 
 
 def test_an_average_is_the_mixture():
