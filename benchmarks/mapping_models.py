@@ -112,7 +112,8 @@ def train(
     flip_deg: float, b1: tuple[float, float], bounds: tuple[float, float], posterior: bool = False
 ) -> Callable[[int], Case]:
     """T2 and B1 from 32 echoes, all states. At 180° B1 moves the signal to second order only, and
-    two B1 give one signal: it is determined the less the nearer."""
+    two B1 give one signal: it is determined the less the nearer, and means follow bounds, which are
+    to be what B1 may be."""
 
     def case(voxels: int) -> Case:
         theta = mr.sequence.spin_echo_train(np.full(32, np.deg2rad(flip_deg)), 0.01)
@@ -353,7 +354,7 @@ MODELS: dict[str, Callable[[int], Case]] = {
     "epg": train(150, (0.6, 1.0), (0.4, 1.15)),
     "epg180": train(180, (0.6, 1.0), (0.4, 1.0)),
     "epg mean": train(150, (0.6, 1.0), (0.4, 1.15), posterior=True),
-    "epg180 mean": train(180, (0.6, 1.0), (0.4, 1.0), posterior=True),
+    "epg180 mean": train(180, (0.6, 1.0), (0.6, 1.0), posterior=True),
     "t2 spectrum": spectrum,
     "white matter": white_matter,
     "b1": b1,

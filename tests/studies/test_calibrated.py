@@ -21,7 +21,6 @@ MISSED = {
     ("epg", 20.0): CURVED,
     ("epg180", 20.0): CURVED,
     ("epg180", 50.0): CURVED,
-    ("epg180 mean", 20.0): NARROW,
     ("white matter", 20.0): NARROW,
     ("white matter", 50.0): NARROW,
 }
