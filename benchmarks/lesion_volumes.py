@@ -24,8 +24,8 @@ import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rival_tumorgrowth import LAWS, forecasts, kept, published_errors
 
-from benchmarks.rival_tumorgrowth import LAWS, forecasts, kept, published_errors
 from oncology.lesions import FREEDOMS, Readings, learn_lesions, readings
 
 HELD_OUT = 2

@@ -28,11 +28,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from glioblastoma_leave_one_out import folders_of
 from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
 
-from benchmarks.glioblastoma_leave_one_out import folders_of
 from mrphys.io.output import prepare_output_folder, write_text
 from oncology.cohort import Patient, read_patient
 from oncology.margin import covered, densest, uniform_margin, voxels_to_cover

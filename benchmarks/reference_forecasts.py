@@ -23,11 +23,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from glioblastoma_leave_one_out import leave_one_out, means
+from reference_patients import DATA_SETS, patients_of
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.glioblastoma_leave_one_out import leave_one_out, means
-from benchmarks.reference_patients import DATA_SETS, patients_of
 from oncology import scores
 from oncology.calibration import calibrate, observation_of
 from oncology.cohort import Patient
