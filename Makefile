@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 QUICKLY := XLA_FLAGS=--xla_backend_optimization_level=0
 NO_BENCHMARK := benchmarks/reference_patients.py benchmarks/reference_forecasts.py benchmarks/radial_brain.py benchmarks/rival_% benchmarks/timing.py \
   benchmarks/learned_reconstruction.py benchmarks/reconstruction_shift.py benchmarks/radial_learned.py \
-  benchmarks/learned_acquisition.py benchmarks/pinn_problems.py \
+  benchmarks/learned_acquisition.py benchmarks/acquisition_% benchmarks/lesion_records.py benchmarks/pinn_problems.py \
   %_models.py %_rivals.py
 BENCHMARKS := $(filter-out $(NO_BENCHMARK),$(wildcard benchmarks/*.py))
 export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax

@@ -10,6 +10,7 @@ carried   the last fitting reading stays
 six laws  each lesion fitted alone by least squares, a weak prior on its rates: with y the log of
           volume over its first, dy/dt = a | a - b e^y | a e^{-y/3} - b | a e^{-λy} - b | a - b y |
           e^{-λy} (a - b y), b >= 0 where it brakes  (the six of the source's paper)
+descended four of them as TumorGrowth.jl fits them, stopped early (`rival_tumorgrowth.py`)
 learned   `learn.BINN`: dd/dt = (G(d) + T(t) + M(s)) d of the diameter d, t since the first reading,
           s the lesion's own past slope; three networks learned from every step between two fitting
           readings of all lesions, solved by diffrax; a forecast starts from the last fitting one
@@ -19,8 +20,6 @@ with the noise found added again.
 """
 
 import argparse
-import csv
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,17 +29,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from lesion_records import HELD_OUT, diameter_mm, error_of, interval, read, volume_of
 from rich.console import Console
 from rich.table import Table
+from rival_tumorgrowth import LAWS as DESCENDED
+from rival_tumorgrowth import forecasts
 
 import learn
 from learn.binn import Discovered, Learned, ordinary
 from learn.binn.search import least_squares
 from learn.binn.solve import Terms
 
-HELD_OUT, LEAST_READINGS, RESAMPLES = 2, 6, 10_000
-MM3_PER_VOLUME, SHAPE = 6_163_200.0, 0.52
-"""Of a normalised volume, mm³; of the cube of a diameter, as the trials computed volumes."""
 LEAST_MM, MOST_MM = 1.0, 230.0
 RATE_PER_WEEK = 0.1
 SLOPE_SHRUNK_WEEKS = 12.0
@@ -57,25 +56,6 @@ LAWS: dict[str, Law] = {
     ),
 }
 STEPS, MOST_LOG = 24, 6.0
-
-
-def diameter_mm(volume: np.ndarray) -> np.ndarray:
-    """Of a normalised volume."""
-    return np.cbrt(volume * MM3_PER_VOLUME / SHAPE)
-
-
-def volume_of(diameter: np.ndarray) -> np.ndarray:
-    """Its inverse."""
-    return SHAPE * diameter**3 / MM3_PER_VOLUME
-
-
-def read(path: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Weeks and normalised volumes of every record that is long enough."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["readings"]) >= LEAST_READINGS]
-    columns = ("T_weeks", "Lesion_normvol")
-    weeks, volumes = ([np.array(json.loads(row[name])) for row in rows] for name in columns)
-    return weeks, volumes
 
 
 def classical(law: Law, weeks: list[np.ndarray], volumes: list[np.ndarray]) -> np.ndarray:
@@ -185,13 +165,6 @@ def foretold(made: Discovered, weeks: list[np.ndarray], volumes: list[np.ndarray
     return np.stack(found, axis=1)
 
 
-def interval(difference: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Mean over records and its 95 % bootstrap interval."""
-    at = rng.integers(0, difference.size, (RESAMPLES, difference.size))
-    low, high = np.quantile(difference[at].mean(axis=1), [0.025, 0.975])
-    return float(difference.mean()), float(low), float(high)
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -199,37 +172,39 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="(%(default)s)")
     parser.add_argument("--members", type=int, default=4, help="of the ensemble (%(default)s)")
     asked = parser.parse_args(arguments)
-    path = asked.data / "trial_lesion_volumes" / "patient_data.csv"
-    if not path.is_file():
-        print(f"skipped: no {path}")
+    found = read(asked.data)
+    if found is None:
         return 0
     jax.config.update("jax_enable_x64", True)
-    weeks, volumes = read(path)
+    weeks, volumes = found
     held = np.stack([v[-HELD_OUT:] for v in volumes])
-
-    def error_of(found: np.ndarray) -> np.ndarray:
-        return np.abs(found - held).mean(axis=1)
-
-    errors = {"carried": error_of(np.stack([v[[-3, -3]] for v in volumes]))}
+    errors = {"carried": error_of(np.stack([v[[-3, -3]] for v in volumes]), held)}
     seconds = {"carried": 0.0}
-    for name, law in LAWS.items():
+    fits: dict[str, Callable[[], np.ndarray]] = {
+        name: partial(classical, law, weeks, volumes) for name, law in LAWS.items()
+    }
+    for name in DESCENDED:
+        whole = partial(forecasts, name, weeks, volumes, HELD_OUT)
+        fits[f"{name.replace('_', ' ')}, descended"] = lambda whole=whole: np.stack(whole())
+    for name, fit in fits.items():
         began = perf_counter()
-        errors[name] = error_of(classical(law, weeks, volumes))
+        errors[name] = error_of(fit(), held)
         seconds[name] = perf_counter() - began
-        print(f"{name}: {errors[name].mean():.6f}", flush=True)
+        print(f"{name}: {np.nanmean(errors[name]):.6f}", flush=True)
     began = perf_counter()
     made = learned(weeks, volumes, asked.members)
-    errors["learned"] = error_of(foretold(made, weeks, volumes))
+    errors["learned"] = error_of(foretold(made, weeks, volumes), held)
     seconds["learned"] = perf_counter() - began
     rng = np.random.default_rng(0)
     table = Table(title=f"Mean absolute error, normalised volumes, {len(weeks)} lesions")
-    for heading in ("law", "error", "median", "learned less this [95 %]", "s"):
+    for heading in ("law", "records", "error", "median", "learned less this [95 %]", "s"):
         table.add_column(heading, justify="right")
     for name, error in errors.items():
-        mean, low, high = interval(errors["learned"] - error, rng)
+        use = np.isfinite(error)
+        mean, low, high = interval((errors["learned"] - error)[use], rng)
         gain = f"{mean:+.6f} \\[{low:+.6f}, {high:+.6f}]"
-        middle = f"{np.median(error):.6f}"
-        table.add_row(name, f"{error.mean():.6f}", middle, gain, f"{seconds[name]:.0f}")
+        row = (f"{use.sum()}", f"{error[use].mean():.6f}", f"{np.median(error[use]):.6f}", gain)
+        table.add_row(name, *row, f"{seconds[name]:.0f}")
     Console(width=110).print(table)
     for name, z, unit in (
         ("G", np.array([5.0, 20.0, 50.0, 100.0]), "mm"),

@@ -15,45 +15,17 @@ their `errors.jls` (docs/src/examples/04_model_battle of their checkout) the sam
 """
 
 import argparse
-import csv
-import json
 from pathlib import Path
 from time import perf_counter
 
 import jax
 import numpy as np
+from lesion_records import HELD_OUT, diameter_mm, error_of, interval, read, volume_of
 from rich.console import Console
 from rich.table import Table
 from rival_tumorgrowth import LAWS, forecasts, kept, published_errors
 
 from oncology.lesions import FREEDOMS, Readings, learn_lesions, readings
-
-HELD_OUT = 2
-LEAST_READINGS = 6
-MM3_PER_VOLUME = 6_163_200.0
-"""Lesion_vol over Lesion_normvol: the latter is a share of the largest volume."""
-SHAPE = 0.52
-"""Lesion_vol over the cube of Lesion_diam, mm, as the trials computed it."""
-RESAMPLES = 10_000
-
-
-def diameter_mm(volume: np.ndarray) -> np.ndarray:
-    """The diameter that a normalised volume was computed from."""
-    return np.cbrt(volume * MM3_PER_VOLUME / SHAPE)
-
-
-def volume_of(diameter: np.ndarray) -> np.ndarray:
-    """Its inverse."""
-    return SHAPE * diameter**3 / MM3_PER_VOLUME
-
-
-def read(path: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Weeks and volumes of every record that is long enough."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["readings"]) >= LEAST_READINGS]
-    columns = ("T_weeks", "Lesion_normvol")
-    weeks, volumes = ([np.array(json.loads(row[name])) for row in rows] for name in columns)
-    return weeks, volumes
 
 
 def foretold(given: Readings, days: jax.Array, freedom: int, seed: int) -> np.ndarray:
@@ -61,18 +33,6 @@ def foretold(given: Readings, days: jax.Array, freedom: int, seed: int) -> np.nd
     population = learn_lesions(given, freedom)
     drawn = population.forecast(given, days, jax.random.key(seed))
     return volume_of(np.quantile(np.asarray(drawn), [0.05, 0.5, 0.95], axis=2))
-
-
-def error_of(forecast: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Mean absolute error of every record."""
-    return np.abs(forecast - observed).mean(axis=1)
-
-
-def interval(difference: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Mean over records and its 95 % bootstrap interval."""
-    at = rng.integers(0, difference.size, (RESAMPLES, difference.size))
-    low, high = np.quantile(difference[at].mean(axis=1), [0.025, 0.975])
-    return float(difference.mean()), float(low), float(high)
 
 
 def chosen_freedom(given: Readings, seed: int) -> int:
@@ -95,11 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--published", type=Path, help="TumorGrowth.jl's errors.jls")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     asked = parser.parse_args(arguments)
-    path = asked.data / "trial_lesion_volumes" / "patient_data.csv"
-    if not path.is_file():
-        print(f"skipped: no {path}")
+    found = read(asked.data)
+    if found is None:
         return 0
-    weeks, volumes = read(path)
+    weeks, volumes = found
     held = np.stack([v[-HELD_OUT:] for v in volumes])
     errors = {"carried": error_of(np.stack([v[[-3, -3]] for v in volumes]), held)}
     seconds = {"carried": 0.0}
