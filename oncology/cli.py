@@ -3,18 +3,16 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mrphys.errors import InputError, Problem
+from oncology.cli_bar import counted
 from oncology.cli_decide import decide
 from oncology.cli_design import design as design_studies
 from oncology.cli_map import EPILOG, map_series
@@ -61,18 +59,6 @@ def main() -> None:
         console.print(f"failed: {kind}: {error}", highlight=False, markup=False)
         console.print("This is a fault of mrphys, not of your input.", highlight=False)
         sys.exit(1)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=False) as progress:
-        yield progress
 
 
 @app.command()
@@ -189,7 +175,7 @@ def run_forecast(
         calibrated = calibrate_model(
             patient, sessions, until_day=day, progress=status.update, **options
         )
-    with _progress() as progress:
+    with counted() as progress:
         bar = progress.add_task("forecasting", total=draws)
         made = forecast_day(
             calibrated,
@@ -320,7 +306,7 @@ def simulate(
     if picture == out:
         raise InputError(Problem("simulate: --out", str(out), "a name that ends in .h5"))
     prepare_output_folder(out.parent)
-    with jax.enable_x64(False), _progress() as progress:
+    with jax.enable_x64(False), counted() as progress:
         bar = progress.add_task(f"scanning with {scan.name}: spins", total=None)
         raw = scan_brain(
             scan,
@@ -429,7 +415,7 @@ def _demo_gradient(key: Any, started: float, as_json: bool) -> None:
 
     with console.status("growing the true tumour at 1 mm"):
         chain, _ = demo_chain()
-    with _progress() as progress:
+    with counted() as progress:
         bar = progress.add_task("one gradient, then central differences", total=None)
         rows = check_gradient(
             chain,
@@ -463,7 +449,7 @@ def _demo_design(out: Path, started: float, as_json: bool) -> None:
     theta = default_acquisition()
     with console.status("growing the true tumour at 1 mm"):
         chain, _ = demo_chain()
-    with _progress() as progress:
+    with counted() as progress:
         bar = progress.add_task("designing", total=None)
         made = improve_design(
             chain,

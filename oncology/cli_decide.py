@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mrphys.errors import InputError, Problem
+from oncology.cli_bar import counted
 
 decide = typer.Typer(
     no_args_is_help=True,
@@ -38,13 +38,7 @@ console = Console(stderr=True)
 
 @contextmanager
 def _bar(name: str) -> Iterator[Callable[[int, int, float], None]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with counted() as progress:
         bar = progress.add_task(name, total=None)
         yield lambda step, of, value: progress.update(bar, completed=step, total=of)
 
@@ -60,6 +54,19 @@ def _calibrated(patient: Path, calibrate: str, day: float) -> Any:
     require(read, sessions, at_least=2)
     with console.status("calibrating") as status:
         return calibrate_model(read, sessions, until_day=day, progress=status.update)
+
+
+def _forecast(patient: Path, calibrate: str, day: float, draws: int, seed: int) -> Any:
+    """Of that day, by the patient's model."""
+    import jax
+
+    from oncology.forecast import forecast
+
+    calibrated, key = _calibrated(patient, calibrate, day), jax.random.key(seed)
+    with _bar("forecasting") as progress:
+        return forecast(
+            calibrated, day, key, draws=draws, progress=lambda done, of: progress(done, of, 0.0)
+        )
 
 
 def _write(
@@ -115,25 +122,14 @@ def scan(
 
     Example: mrphys decide scan sub-01 --day 180 --scans 2
     """
-    import jax
-
     from mrphys.io.output import prepare_output_folder
     from oncology.decisions import draw_visits, next_visits
-    from oncology.forecast import forecast
 
     started = time.time()
     prepare_output_folder(out)
-    calibrated = _calibrated(patient, calibrate, day)
-    with _bar("forecasting") as progress:
-        made = forecast(
-            calibrated,
-            day,
-            jax.random.key(seed),
-            draws=draws,
-            progress=lambda done, of: progress(done, of, 0.0),
-        )
+    made = _forecast(patient, calibrate, day, draws, seed)
     found = next_visits(made, scans, about=about, reading_sd=reading_sd, apart_days=apart)
-    between = (calibrated.visits[-1].day + 1, day - 1)
+    between = (made.calibrated.visits[-1].day + 1, day - 1)
     plain = {
         "about": f"log {about}" + (f" on day {day:g}" if "mm3" in about else ""),
         "scan_days": list(found.days),
@@ -353,10 +349,7 @@ def response(
 
     Example: mrphys decide response sub-01 --day 120 --rule rano-2.0
     """
-    import jax
-
     from mrphys.io.output import prepare_output_folder, write_text
-    from oncology.forecast import forecast
     from oncology.response import RULES, read_out
     from oncology.summary import plain
 
@@ -364,15 +357,7 @@ def response(
     if rule not in RULES:
         raise InputError(Problem("--rule", repr(rule), f"one of {', '.join(RULES)}"))
     prepare_output_folder(out)
-    calibrated = _calibrated(patient, calibrate, day)
-    with _bar("forecasting") as progress:
-        made = forecast(
-            calibrated,
-            day,
-            jax.random.key(seed),
-            draws=draws,
-            progress=lambda done, of: progress(done, of, 0.0),
-        )
+    made = _forecast(patient, calibrate, day, draws, seed)
     found = read_out(made, RULES[rule], drawing_sd=reading_sd)
     found |= {"seconds": round(time.time() - started, 1)}
     text = json.dumps(plain(found), indent=2, ensure_ascii=False)

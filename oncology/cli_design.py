@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 from rich.table import Table
 
 from mrphys.errors import InputError, Problem
+from oncology.cli_bar import counted
 
 design = typer.Typer(
     no_args_is_help=True,
@@ -46,14 +47,7 @@ def _numbers(option: str, text: str) -> list[float]:
 
 @contextmanager
 def _bar(name: str) -> Iterator[Callable[[int, int, float], None]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with counted(TextColumn("loss {task.fields[loss]}")) as progress:
         bar = progress.add_task(name, total=None, loss="")
         yield lambda step, of, value: progress.update(
             bar, completed=step, total=of, loss=f"{value:.4g}"

@@ -9,13 +9,13 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mrphys.dynamic import KINETICS
 from mrphys.errors import InputError, Problem
 from mrphys.perfusion import HAEMATOCRIT
 from mrphys.protocols import MODELS, SUFFIXES, Protocol, dynamic, likely_model
+from oncology.cli_bar import counted
 
 EPILOG = "\n\n".join(
     [
@@ -152,13 +152,7 @@ def map_series(
         key: read_nifti(path) if path else None for key, path in (("mask", mask), ("b1", b1))
     }
     prepare_output_folder(out)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with jax.enable_x64(False), Progress(*columns, console=Console(stderr=True)) as progress:
+    with jax.enable_x64(False), counted() as progress:
 
         def report(done: int, of: int) -> None:
             if not progress.tasks:

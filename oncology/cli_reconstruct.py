@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mrphys.errors import InputError, Problem
+from oncology.cli_bar import counted
 
 if TYPE_CHECKING:
     from oncology.raw_images import RawImages
@@ -93,10 +93,7 @@ def reconstruct_raw(
     if method not in METHODS:
         raise InputError(Problem("--method", repr(method), f"one of {', '.join(METHODS)}"))
     maps, how = _sensitivities(coils)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    )  # fmt: skip
-    with jax.enable_x64(False), Progress(*columns, console=Console(stderr=True)) as progress:
+    with jax.enable_x64(False), counted() as progress:
         bar = progress.add_task(f"reading {file.name}", total=None)
         raw = read_raw(file)
         if slices is not None:

@@ -29,6 +29,7 @@ from oncology.priors import LogNormal
 from oncology.smoothing import SmoothField
 from oncology.timeline import steps_between
 from oncology.treatment import Plan
+from tests.studies.ovals import oval
 
 PATIENTS, AT_ONCE = 200, 50
 SHAPE, SPACING_MM, DAYS = (20, 20, 1), (2.0, 2.0, 2.0), 30.0
@@ -75,10 +76,7 @@ def cohort():
     def one(key: Array) -> tuple[Array, Array, Array]:
         keys = jax.random.split(key, 6)
         z = jax.random.normal(keys[0], (len(PRIORS),))
-        low, high = jnp.array([4.0, 2.0, 0.5, 0.0]), jnp.array([9.0, 4.0, 0.9, 6.0])
-        size, edge, density, turn = jax.random.uniform(keys[1], (4,), minval=low, maxval=high)
-        distance = radius / (1 + 0.2 * jnp.cos(2 * angle + turn)) - size
-        start = density * jax.nn.sigmoid(-distance / edge)
+        start = oval(keys[1], radius, angle)
         true = with_maps(blank, start, start).predict(z, jnp.zeros(SHAPE))[-1]
         white = jax.random.normal(keys[2], SHAPE)
         last = true + LEAST_MODEL_ERROR * amplitude(true) * field(white)
