@@ -65,7 +65,7 @@ patient = oncology.Patient("sub-virtual", tuple(visits), ())
 # %%
 fit = oncology.calibrate(patient, (1, 2), until_day=60.0, growth="global")
 found = fit.posterior
-drawn = sampling.sample(found, jax.random.key(0), draws=40 if SMALL else 500, count=2)
+drawn = sampling.sample(found, jax.random.key(0), draws=200 if SMALL else 500, count=2)
 moved = ensemble.invert(fit.inverse, jax.random.key(1), members=30 if SMALL else 200)
 names = list(truth)
 labels = ("D [mm²/day]", "k [1/day]")
